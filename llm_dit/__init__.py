@@ -16,7 +16,7 @@ _MODULE_OF = {
         "backends": ("BackendConfig", "PromptTooLongError", "TextEncoderBackend", "TransformersBackend"),
         "encoder": ("ZImageTextEncoder",),
         "pipeline": ("ZImagePipeline", "Generation", "Recipe", "flow_match_sigmas"),
-        "plots": ("token_heatmap",),
+        "plots": ("contact_sheet", "token_heatmap", "xy_grid"),
     }.items()
     for name in names
 }

@@ -4,7 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Model', 'TextEncoder', 'TemplateName', 'System', 'Thinking', 'Assistant', 'SpecialTokens', 'Device', 'Dtype',
-           'MaxLength', 'OnOverflow', 'HiddenLayer', 'main', 'generate', 'encode', 'templates', 'info', 'smoke_test']
+           'MaxLength', 'OnOverflow', 'HiddenLayer', 'templates', 'tiny', 'main', 'generate', 'encode',
+           'list_templates', 'show_template', 'search_templates', 'lint_templates', 'info', 'smoke_test', 'tiny_eval',
+           'tiny_train']
 
 # %% ../nbs/11_cli.ipynb #b039ad57
 import os
@@ -86,21 +88,45 @@ def encode(
         typer.echo(f"heatmap: {heatmap}")
 
 # %% ../nbs/11_cli.ipynb #bef0b6fe
-@app.command()
-def templates(
-    name: Annotated[Optional[str], typer.Argument(help="Show this template or Markdown file; without it, list all.")] = None,
-) -> None:
-    "List the templates, or show one."
-    from llm_dit.templates import TemplateRegistry, load_template
-    registry = TemplateRegistry.shipped()
-    if name:
-        template = load_template(name) if name.endswith(".md") else registry[name]
-        typer.echo(f"{template.name} ({template.category}): {template.description}\n\n{template.system_prompt}")
-        if template.thinking_content: typer.echo(f"\nthink block:\n{template.thinking_content}")
-        return
+templates = typer.Typer(help="List, show and check templates.")
+app.add_typer(templates, name="templates")
+
+@templates.callback(invoke_without_command=True)
+def list_templates(context: typer.Context) -> None:
+    "List the templates: the shipped ones, and over them those of the folders in LLM_DIT_TEMPLATES."
+    if context.invoked_subcommand: return
+    from llm_dit.templates import TemplateRegistry
+    registry = TemplateRegistry.layered()
     for category, members in registry.by_category().items():
         typer.echo(f"{category}:")
-        for template in members: typer.echo(f"  {template.name:24} {template.description}")
+        for template in members: typer.echo(f"  {template.name:28} {template.description}")
+    for error in registry.errors.values(): typer.echo(f"broken: {error}", err=True)
+
+@templates.command("show")
+def show_template(name: Annotated[str, typer.Argument(help="Name of a template, or a Markdown file.")]) -> None:
+    "Show one template."
+    from llm_dit.templates import TemplateRegistry, load_template
+    template = load_template(name) if name.endswith(".md") else TemplateRegistry.layered()[name]
+    typer.echo(f"{template.name} ({template.category}): {template.description}\n\n{template.system_prompt}")
+    if template.thinking_content: typer.echo(f"\nthink block:\n{template.thinking_content}")
+    for example in template.examples: typer.echo(f"\nfor example: {example}")
+
+@templates.command("search")
+def search_templates(words: Annotated[list[str], typer.Argument(help="For example: neon night.")]) -> None:
+    "Find templates by words in name, tags, description and text."
+    from llm_dit.templates import TemplateRegistry
+    for template in TemplateRegistry.layered().search(" ".join(words)): typer.echo(f"{template.name:28} {template.description}")
+
+@templates.command("lint")
+def lint_templates(
+    folder: Annotated[Optional[list[Path]], typer.Argument(help="Folders with templates; the shipped ones if none is given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    "Check templates: schema, length in Qwen3 tokens, doubled texts, open words; exit code 1 if there is an error."
+    from llm_dit.template_lint import lint
+    report = lint(*folder or ())
+    typer.echo(report.to_json() if as_json else report)
+    raise typer.Exit(int(not report.ok))
 
 @app.command()
 def info(model: Model = "tiny") -> None:
@@ -157,3 +183,39 @@ def smoke_test(model: Model = "tiny", device: Device = None) -> None:
             failed = True
             typer.echo(f"FAIL  {name}: {type(e).__name__}: {e}")
     raise typer.Exit(int(failed))
+
+# %% ../nbs/11_cli.ipynb #c8b3dcf3
+tiny = typer.Typer(no_args_is_help=True, help="Measure and train the embedded checkpoint.")
+app.add_typer(tiny, name="tiny")
+
+@tiny.command("eval")
+def tiny_eval(
+    n: Annotated[int, typer.Option("-n", help="Pictures per suite.")] = 300,
+    model: Model = "tiny", device: Device = None,
+    seed: Annotated[int, typer.Option(help="Of scenes, captions and noise.")] = 0,
+    card: Annotated[bool, typer.Option("--card", help="Write the table and a model card beside the weights.")] = False,
+) -> None:
+    "Measure how well pictures obey their captions; exit code 1 if a gate is missed."
+    from llm_dit.backends import resolve_model
+    from llm_dit.pipeline import ZImagePipeline
+    from llm_dit.tiny_evaluation import missed_gates, report, write_card
+    table = report(ZImagePipeline.from_pretrained(model, device=device), n, seed)
+    typer.echo(table.to_string(index=False))
+    if card: typer.echo(f"model card: {write_card(resolve_model(model), table)}")
+    missed = missed_gates(table)
+    for sentence in missed: typer.echo(f"missed: {sentence}")
+    raise typer.Exit(int(bool(missed)))
+
+@tiny.command("train")
+def tiny_train(
+    stage: Annotated[Optional[list[str]], typer.Option(help="tokenizer, text_encoder, vae, latents or transformer; may be repeated; all of them if not given.")] = None,
+    device: Annotated[str, typer.Option(help="cuda, mps or cpu.")] = "cpu",
+    work: Annotated[Path, typer.Option(help="Folder for states and logs; a stage that was stopped goes on from there.")] = Path("tiny_work"),
+    export: Annotated[Optional[Path], typer.Option(help="Folder to write the finished checkpoint to, in diffusers' layout.")] = None,
+) -> None:
+    "Train it again: about two hours on two CPU cores, minutes on a GPU."
+    from llm_dit.tiny_training import STAGES, export_checkpoint, train
+    train(work, stage or STAGES, device)
+    if export:
+        export_checkpoint(work, export)
+        typer.echo(f"checkpoint: {export}")

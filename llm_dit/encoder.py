@@ -25,7 +25,7 @@ class ZImageTextEncoder:
 
     def __init__(self,
         backend: TextEncoderBackend, # anything with the Protocol's members
-        templates: TemplateRegistry | None = None, # where template names are looked up; the shipped ones if not given
+        templates: TemplateRegistry | None = None, # where template names are looked up; if not given, the shipped ones and those of LLM_DIT_TEMPLATES
     ):
         if not isinstance(backend, TextEncoderBackend):
             raise TypeError(f"{type(backend).__name__} is no text-encoder backend; expected an object with embedding_dim, num_layers, "
@@ -46,7 +46,7 @@ class ZImageTextEncoder:
     @property
     def templates(self) -> TemplateRegistry:
         "The registry in which template names are looked up."
-        if self._templates is None: self._templates = TemplateRegistry.shipped()
+        if self._templates is None: self._templates = TemplateRegistry.layered()
         return self._templates
 
     def __repr__(self) -> str: return f"ZImageTextEncoder({self.backend!r})"
