@@ -26,8 +26,9 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 test: $(READY)  ## notebooks, export, package and command-line checks
 	$(BIN)/pytest
 
-export: $(READY)  ## notebooks -> llm_dit/ and README.md
+export: $(READY)  ## notebooks -> llm_dit/, README.md and the templates' JSON Schema
 	$(BIN)/nbdev_export
+	$(BIN)/python tools/template_schema.py
 	$(BIN)/python tools/readme.py
 
 clean-notebooks: $(READY)  ## strip what does not belong in git

@@ -6,6 +6,7 @@
 __all__ = ['LABEL_COLORS', 'pool_dimensions', 'token_heatmap', 'contact_sheet', 'xy_grid']
 
 # %% ../nbs/07_plots.ipynb #6ecdf3bd
+import sys
 from collections.abc import Sequence
 from textwrap import fill
 
@@ -15,6 +16,16 @@ from PIL import Image
 from seaborn import color_palette, heatmap
 
 from .encoding import EncodingOutput
+
+# %% ../nbs/07_plots.ipynb #4af918dd
+def _show_figures() -> None:
+    "Let a running IPython show every `Figure` that is the value of a cell."
+    if "IPython" not in sys.modules: return
+    from IPython import get_ipython
+    from IPython.core.pylabtools import select_figure_formats
+    if shell := get_ipython(): select_figure_formats(shell, {"png"})
+
+_show_figures()
 
 # %% ../nbs/07_plots.ipynb #8681d63f
 def pool_dimensions(

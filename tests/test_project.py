@@ -114,3 +114,5 @@ def test_wheel_works_outside_the_repository(tmp_path):
     assert where.startswith(str(site))
     out = run(tmp_path / "venv/bin/llm-dit", "smoke-test", cwd=tmp_path)
     assert out.count("ok ") == 6, out
+    count = int(run(python, "-c", "from llm_dit import TemplateRegistry; print(len(TemplateRegistry.shipped()))", cwd=tmp_path))
+    assert count == len(list((ROOT / "templates").rglob("*.md"))) >= 150
