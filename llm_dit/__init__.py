@@ -12,11 +12,12 @@ _MODULE_OF = {
         "conversation": ("Role", "Message", "Conversation"),
         "formatter": ("Qwen3Formatter", "FormattedPrompt", "Span", "SpecialTokenError", "SpecialTokenWarning", "format_prompt"),
         "templates": ("Template", "TemplateError", "TemplateRegistry", "UnknownTemplateError", "load_template"),
-        "encoding": ("EncodingOutput", "TruncationWarning"),
+        "encoding": ("EncodingOutput", "TruncationWarning", "align_tokens"),
         "backends": ("BackendConfig", "PromptTooLongError", "TextEncoderBackend", "TransformersBackend"),
         "encoder": ("ZImageTextEncoder",),
         "pipeline": ("ZImagePipeline", "Generation", "Recipe", "flow_match_sigmas"),
-        "plots": ("contact_sheet", "token_heatmap", "xy_grid"),
+        "plots": ("contact_sheet", "difference_heatmap", "dimension_heatmap", "layer_heatmap", "norm_profile", "pca_scatter", "similarity_heatmap", "token_heatmap", "xy_grid"),
+        "widgets": ("CompareSlider", "LayerExplorer", "Playground", "TemplateBrowser", "TokenStrip"),
     }.items()
     for name in names
 }

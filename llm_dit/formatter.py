@@ -88,17 +88,17 @@ def _segments(prompt: FormattedPrompt) -> list[tuple[str, bool]]:
     return [(text, special) for text, special in parts if text]
 
 # %% ../nbs/01_formatter.ipynb #8be2eb51
-_COLOURS = {"special": "#9e9e9e33", "role": "#9e9e9e66", "system": "#ffb30055", "user": "#1e88e544",
-            "thinking": "#8e24aa44", "assistant": "#43a04744"}
+#: A colour per part of a chat string, in every strip, heatmap and widget: of seaborn's "colorblind" palette.
+LABEL_COLORS = {"special": "#949494", "role": "#ca9161", "system": "#0173b2", "user": "#029e73", "thinking": "#de8f05", "assistant": "#cc78bc"}
 
 def _prompt_html(prompt: FormattedPrompt) -> str:
     "The string with coloured spans, a legend, and a note on forged tokens."
     def show(label, text):
         text = escape(text).replace("\n", "<span style='opacity:.5'>⏎</span>\n")
-        return f"<span title='{label}' style='background:{_COLOURS[label]}'>{text}</span>"
+        return f"<span title='{label}' style='background:{LABEL_COLORS[label]}44'>{text}</span>"
     body = "".join(show(s.label, prompt.span_text(s)) for s in prompt.spans) or escape(prompt)
     labels = dict.fromkeys(s.label for s in prompt.spans)
-    legend = " ".join(f"<span style='background:{_COLOURS[label]};padding:0 .4em'>{label}</span>" for label in labels)
+    legend = " ".join(f"<span style='background:{LABEL_COLORS[label]}44;padding:0 .4em'>{label}</span>" for label in labels)
     note = "".join(f" <code>{escape(t)}</code>" for t in dict.fromkeys(prompt.forged))
     note = note and f"<br>special-token text in the content ({escape(prompt.special_tokens)}):{note}"
     return f"<pre style='white-space:pre-wrap'>{body}</pre><small>{legend}{note}</small>"
