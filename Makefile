@@ -20,8 +20,8 @@ demo: $(READY)  ## draw a picture and the heatmap of the embedding it was made f
 	$(BIN)/llm-dit generate "$(PROMPT)" -o out/picture.png
 	$(BIN)/llm-dit encode "$(PROMPT)" --heatmap out/heatmap.png
 
-lab: $(READY)  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
+lab: $(READY)  ## open JupyterLab on the Playground
+	$(BIN)/jupyter lab nbs/tutorials/playground.ipynb --notebook-dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(READY)  ## notebooks, export, package and command-line checks
 	$(BIN)/pytest

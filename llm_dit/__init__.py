@@ -17,7 +17,8 @@ _MODULE_OF = {
         "encoder": ("ZImageTextEncoder",),
         "pipeline": ("ZImagePipeline", "Generation", "Recipe", "flow_match_sigmas"),
         "plots": ("contact_sheet", "difference_heatmap", "dimension_heatmap", "layer_heatmap", "norm_profile", "pca_scatter", "similarity_heatmap", "token_heatmap", "xy_grid"),
-        "widgets": ("CompareSlider", "LayerExplorer", "Playground", "TemplateBrowser", "TokenStrip"),
+        "widgets": ("CompareSlider", "LayerExplorer", "TemplateBrowser", "TokenStrip"),
+        "playground": ("Playground",),
     }.items()
     for name in names
 }

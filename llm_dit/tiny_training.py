@@ -382,7 +382,7 @@ def use_plain_attention(model: torch.nn.Module) -> None:
 # %% ../nbs/20a_tiny_training.ipynb #4f14b36b
 def train_transformer(
     work: Path, # the working folder, with `tokenizer/`, `text_encoder/` and `latents.pt`
-    steps: int = 6_000, # batches
+    steps: int = 4_800, # batches
     batch_size: int = 64, # pictures; fewer where chat strings are long
     seed: int = 7,
     device: str = "cpu",
