@@ -297,7 +297,7 @@ class Playground(widgets.VBox):
         settings, made = self.generations[i]
         self.settings = settings
         show_png(self.painter.picture, image_png(made.image))
-        self._compare(i)
+        self._compare_last_two(i)
 
     def snapshot(self) -> widgets.HTML: # a widget without controls; its `value` is plain HTML
         "What is on the screen now, without a kernel: for docs and mails."
@@ -358,9 +358,9 @@ class Playground(widgets.VBox):
         show_png(thumbnail, image_png(made.image))
         button.on_click(lambda _: self._try(lambda: self.recall(i)))
         self.painter.history.children += (widgets.VBox([thumbnail, button]),)
-        self._compare(i)
+        self._compare_last_two(i)
 
-    def _compare(self, i):
+    def _compare_last_two(self, i):
         "The last two pictures that were looked at, under a slider."
         self._looked_at = [*getattr(self, "_looked_at", []), i][-2:]
         a, b = (self.generations[j][1].image for j in (self._looked_at[0], self._looked_at[-1]))

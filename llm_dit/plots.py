@@ -235,8 +235,10 @@ def contact_sheet(
     figure = Figure(figsize=(1.5 * columns, (1.5 + .13 * lines) * rows), layout="constrained")
     for axes, image, label in zip(figure.subplots(rows, columns, squeeze=False).flat, images, wrapped or [""] * len(images)):
         axes.imshow(image)
-        axes.set_title(label, fontsize=7, y=-.03, va="top")
-    for axes in figure.axes: axes.set_axis_off()
+        axes.set_xlabel(label, fontsize=7, labelpad=2)
+    for axes in figure.axes:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     return figure
 
 def xy_grid(
