@@ -79,10 +79,8 @@ def moved_strip(
     return f"<div style='font-family:monospace;font-size:12px;line-height:1.7'>{' '.join(chip(j, token) for j, token in enumerate(b.tokens[0]))}</div>"
 
 # %% ../nbs/08a_playground.ipynb #f0c814ce
-_WIDE = widgets.Layout(width="98%")
-
 def _area(name: str, rows: int, **options: Any) -> widgets.Textarea:
-    return widgets.Textarea(description=name, rows=rows, continuous_update=True, layout=_WIDE, **options)
+    return widgets.Textarea(description=name, rows=rows, continuous_update=True, layout=widgets.Layout(width="98%"), **options) # a layout of its own: one that is shared hides all
 
 class Editor(widgets.VBox):
     "The left side: a template, and everything that is said, editable."
@@ -92,8 +90,8 @@ class Editor(widgets.VBox):
         self.template = widgets.Combobox(value="default" if "default" in registry else next(iter(registry), ""), options=[*registry], description="template", continuous_update=False)
         self.state = widgets.HTML()
         self.prompt, self.system = _area("prompt", 3, value=prompt), _area("system", 6)
-        self.think = widgets.ToggleButtons(options=["off", "empty", "text"], description="think block", style=widgets.ToggleButtonsStyle(button_width="4em"))
-        self.thinking, self.assistant = _area("thought", 4), widgets.Text(description="answer", placeholder="how it begins", continuous_update=True, layout=_WIDE)
+        self.think = widgets.ToggleButtons(options=["off", "empty", "text"], description="think block", style=widgets.ToggleButtonsStyle(button_width="5em"))
+        self.thinking, self.assistant = _area("thought", 4), widgets.Text(description="answer", placeholder="how it begins", continuous_update=True, layout=widgets.Layout(width="98%"))
         self.revert = widgets.Button(description="Revert", icon="undo", tooltip="back to the template's own texts")
         self.save_name = widgets.Text(placeholder="name of a new template", layout=widgets.Layout(width="14em"))
         self.save = widgets.Button(description="Save as…", icon="save")
@@ -139,12 +137,12 @@ class Editor(widgets.VBox):
 class Painter(widgets.VBox):
     "The lower part: makes pictures, keeps them, compares two."
     def __init__(self, size: int, sizes: Sequence[int]):
-        short = widgets.Layout(width="9em")
-        self.seed = widgets.IntText(0, description="seed", layout=short)
+        short = dict(layout=widgets.Layout(width="10em"), style={"description_width": "3.5em"})
+        self.seed = widgets.IntText(0, description="seed", layout=widgets.Layout(width="14em"), style=short["style"])
         self.lock = widgets.ToggleButton(False, description="lock", icon="lock", tooltip="keep the seed for the next picture", layout=widgets.Layout(width="5em"))
         self.dice = widgets.Button(icon="random", tooltip="another seed", layout=widgets.Layout(width="3em"))
-        self.width, self.height = (widgets.Dropdown(options=sizes, value=size, description=name, layout=short) for name in ("width", "height"))
-        self.steps = widgets.BoundedIntText(8, min=1, max=50, description="steps", layout=short)
+        self.width, self.height = (widgets.Dropdown(options=sizes, value=size, description=name, **short) for name in ("width", "height"))
+        self.steps = widgets.BoundedIntText(8, min=1, max=50, description="steps", **short)
         self.generate = widgets.Button(description="Generate", icon="picture-o", button_style="primary")
         self.cancel = widgets.Button(description="Cancel", icon="stop", disabled=True)
         self.progress = widgets.IntProgress(0, min=0, max=8, layout=widgets.Layout(width="14em"))
