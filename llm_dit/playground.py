@@ -23,9 +23,9 @@ import torch
 from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput, align_tokens, token_strip
 from .pipeline import Generation, ZImagePipeline
-from .plots import difference_heatmap, dimension_heatmap, norm_profile, similarity_heatmap, token_heatmap
+from .plots import difference_heatmap, dimension_heatmap, figure_png, norm_profile, similarity_heatmap, token_heatmap
 from .templates import Template, TemplateRegistry
-from .widgets import CompareSlider, LatestOnly, close_children, figure_png, hidden_picture, highest_layer, image_png, show_png
+from .widgets import CompareSlider, LatestOnly, close_children, hidden_picture, highest_layer, image_png, show_png
 
 # %% ../nbs/08a_playground.ipynb #669dde7f
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ class Playground(widgets.VBox):
             self.viewer.prompt.value, self.viewer.tokens.value = prompt._repr_html_(), token_strip(encoding)
             pinned = self.pinned if self.pinned is not None else encoding
             self.viewer.difference.value = "" if self.pinned is None else text_difference(str(pinned.texts[0]), str(prompt)) + moved_strip(pinned, encoding)
-            if not overtaken(): show_png(self.viewer.heatmap, figure_png(VIEWS[view](encoding, pinned, columns)))
+            if not overtaken(): show_png(self.viewer.heatmap, figure_png(VIEWS[view](encoding, pinned, columns), dpi=80))
         self._try(show)
 
     def _make(self, settings, overtaken):
