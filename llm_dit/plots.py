@@ -29,7 +29,7 @@ def figure_png(
     "A figure as a small picture."
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 0})
-    Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(file, "PNG")
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG")
     return file.getvalue()
 
 def _show_figures() -> None:
@@ -248,7 +248,7 @@ def contact_sheet(
         axes.set_xlabel(label, fontsize=7, labelpad=2)
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
+        axes.spines[:].set_color("#cccccc")
     return figure
 
 def xy_grid(
@@ -264,7 +264,7 @@ def xy_grid(
     for axes, image in zip(grid.flat, (image for row in images for image in row)):
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
+        axes.spines[:].set_color("#cccccc")
     for axes, label in zip(grid[0], x_labels): axes.set_title(fill(label, 24), fontsize=8)
     for axes, label in zip(grid[:, 0], y_labels): axes.set_ylabel(label, fontsize=9)
     return figure
