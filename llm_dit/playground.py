@@ -305,6 +305,7 @@ class Playground(widgets.VBox):
 
     def close(self) -> None:
         "Stop the threads and take all widgets away."
+        if self.comm is None: return
         self.cancel()
         for worker in (self._looker, self._maker): worker.close()
         close_children(self)

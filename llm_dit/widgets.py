@@ -152,6 +152,7 @@ class LayerExplorer(widgets.VBox):
     def wait(self, timeout: float = 60.0) -> bool: return self._worker.wait(timeout)
 
     def close(self) -> None:
+        if self.comm is None: return
         self._worker.close()
         close_children(self)
         super().close()
