@@ -196,7 +196,7 @@ class Playground(widgets.VBox):
         prompt: str = "a red circle on a blue background", # what stands in the prompt at first
         registry: TemplateRegistry | None = None, # where templates come from; the encoder's own if not given
         save_folder: str | Path = "templates", # where *Save as…* writes
-        delay: float = 0.08, # seconds without a key before the model is asked
+        delay: float = 0.05, # seconds without a key before the model is asked, and again before the figure is drawn
     ):
         self.pipeline = source if isinstance(source, ZImagePipeline) else None
         self.encoder: ZImageTextEncoder = source.encoder if self.pipeline else source
@@ -208,9 +208,12 @@ class Playground(widgets.VBox):
         side = self.pipeline.default_size if self.pipeline else 128
         self.painter = Painter(side, sorted({side // 2 // 16 * 16, side, side * 3 // 2 // 16 * 16, side * 2}))
         super().__init__([widgets.HBox([self.editor, self.viewer], layout=widgets.Layout(flex_flow="row wrap")), *([self.painter] if self.pipeline else [])])
-        self._looker, self._maker, self._cancelled = LatestOnly(self._look, delay), LatestOnly(self._make, 0), threading.Event()
+        self._looker, self._drawer, self._maker, self._cancelled = LatestOnly(self._look, delay), LatestOnly(self._draw, delay), LatestOnly(self._make, 0), threading.Event()
         self._connect()
         self.choose(self.editor.template.value)
+
+    @property
+    def _workers(self): return self._looker, self._drawer, self._maker # in the order in which one asks the next
 
     def _connect(self):
         "Tie every control to what it does."
@@ -256,7 +259,7 @@ class Playground(widgets.VBox):
 
     def wait(self, timeout: float = 60.0) -> bool: # False if it took longer
         "Wait until all that was asked for is shown, pictures too."
-        return self._looker.wait(timeout) and self._maker.wait(timeout)
+        return all(worker.wait(timeout) for worker in self._workers)
 
     def save(self) -> Path:
         "Write what stands in the fields as a template file, and choose it."
@@ -282,6 +285,7 @@ class Playground(widgets.VBox):
     def generate(self) -> None:
         "Make a picture of what stands in the fields; returns at once."
         self._cancelled.clear()
+        self.viewer.complain("")
         if not self.painter.lock.value and self.generations: self.painter.seed.value = randrange(2**31)
         self.painter.cancel.disabled, self.painter.generate.disabled = False, True
         self._maker.submit(self.settings)
@@ -307,30 +311,37 @@ class Playground(widgets.VBox):
         "Stop the threads and take all widgets away."
         if self.comm is None: return
         self.cancel()
-        for worker in (self._looker, self._maker): worker.close()
+        for worker in self._workers: worker.close()
         close_children(self)
         super().close()
 
     def _try(self, action):
-        "Do what is asked for; what goes wrong is said in one sentence, where it stays until something else goes right."
-        try:
-            action()
-            if self.editor.chosen: self.viewer.complain("")
+        "Do what is asked for; what goes wrong is said in one sentence, where it stays until the next change."
+        try: action()
         except (ValueError, LookupError, OSError) as e: self.viewer.complain(str(e.args[0] if len(e.args) == 1 else e))
 
     def _look(self, request, overtaken):
-        "Encode and show: the count first, then the tokens, then the figure."
+        "Encode and show count and tokens; the figure, which takes longer, is left to a thread of its own."
         settings, view, columns = request
         def show():
             prompt = self.encoder.format(settings.prompt, **settings.texts())[0]
             encoding = self.encoder.encode(prompt, hidden_layer=settings.hidden_layer)
             if overtaken(): return
+            if self.editor.chosen: self.viewer.complain("")
             self.encoding = encoding
             self.viewer.show_count(len(encoding.embedding), encoding.truncated[0])
             self.viewer.prompt.value, self.viewer.tokens.value = prompt._repr_html_(), token_strip(encoding)
             pinned = self.pinned if self.pinned is not None else encoding
             self.viewer.difference.value = "" if self.pinned is None else text_difference(str(pinned.texts[0]), str(prompt)) + moved_strip(pinned, encoding)
-            if not overtaken(): show_png(self.viewer.heatmap, figure_png(VIEWS[view](encoding, pinned, columns), dpi=80))
+            self._drawer.submit((view, encoding, pinned, columns))
+        self._try(show)
+
+    def _draw(self, request, overtaken):
+        "Show the figure."
+        view, *what = request
+        def show():
+            png = figure_png(VIEWS[view](*what), dpi=80)
+            if not overtaken(): show_png(self.viewer.heatmap, png)
         self._try(show)
 
     def _make(self, settings, overtaken):

@@ -11,9 +11,10 @@ import io
 import sys
 from collections.abc import Sequence
 from textwrap import fill
+from typing import Any
 
 import torch
-from matplotlib.colors import Colormap
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from seaborn import color_palette
@@ -27,9 +28,9 @@ def figure_png(
     dpi: int = 100, # pixels per inch
 ) -> bytes: # of a PNG file with a palette of 256 colours
     "A figure as a small picture."
-    drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs={"compress_level": 0})
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG")
+    drawn, file, size = io.BytesIO(), io.BytesIO(), [int(inches * dpi) for inches in figure.get_size_inches()]
+    figure.savefig(drawn, format="rgba", dpi=dpi)
+    Image.frombuffer("RGBA", size, drawn.getbuffer()).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG")
     return file.getvalue()
 
 def _show_figures() -> None:
@@ -48,7 +49,10 @@ def _about(encoding: EncodingOutput, what: str) -> str:
     dtype = str(x.dtype).removeprefix("torch.")
     return f"{what}\n{encoding.model_id or 'unknown model'}, layer {encoding.hidden_layer}, {dtype}, {len(x)} tokens" + (f", {' and '.join(nasty)} (black)" if nasty else "")
 
-def _name(token: str) -> str: return repr(token)[1:-1].replace("$", r"\$")
+def _names(encoding: EncodingOutput) -> list[str]:
+    "Tokens as they are written at an axis, on one line and not too long."
+    names = [repr(token)[1:-1].replace("$", r"\$") for token in encoding.tokens[0]]
+    return [name if len(name) <= 24 else name[:23] + "…" for name in names]
 
 def _name_tokens(axis, names: Sequence[str], labels: Sequence[str] = ()) -> None:
     "Write tokens at an axis in the colours of their parts; every second or third if there are many."
@@ -56,18 +60,31 @@ def _name_tokens(axis, names: Sequence[str], labels: Sequence[str] = ()) -> None
     axis.set_ticks(range(0, len(names), step), names[::step], family="monospace", fontsize=8 if step == 1 else 6)
     for tick, label in zip(axis.get_ticklabels(), labels[::step]): tick.set_color(LABEL_COLORS.get(label, "black"))
 
-def _draw(axes, values: torch.Tensor, colors: str | Colormap, low: float, high: float, unit: str) -> None:
+def _draw(axes, values: torch.Tensor, colors: str, low: float, high: float, unit: str, **where: Any) -> None:
     "An image of numbers with a scale beside it; black where there is no number."
-    colors = (color_palette(colors, as_cmap=True) if isinstance(colors, str) else colors).with_extremes(bad="black")
     values = values.detach().float().cpu()
-    image = axes.imshow(torch.where(values.isfinite(), values, torch.nan).numpy(), cmap=colors, vmin=low, vmax=high, aspect="auto", interpolation="nearest", interpolation_stage="rgba")
-    axes.figure.colorbar(image, ax=axes, label=unit, extend="both" if low < 0 else "max", pad=.01)
+    known = values[values.isfinite()]
+    beyond = ["neither", "min", "max", "both"][bool((known < low).any()) + 2 * bool((known > high).any())]
+    image = axes.imshow(torch.where(values.isfinite(), values, torch.nan).numpy(), cmap=color_palette(colors, as_cmap=True).with_extremes(bad="black"), vmin=low, vmax=high,
+                        aspect="auto", interpolation="nearest", interpolation_stage="rgba")
+    axes.figure.colorbar(image, label=unit, extend=beyond, **where or dict(ax=axes, pad=.01))
+
+def _heatmap(values: torch.Tensor, colors: str, low: float, high: float, unit: str, rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[Figure, Axes]:
+    "A figure of one heatmap, with room for the names of its rows and columns."
+    left, right, bottom, top = .45 + .067 * max(map(len, rows)), 1.0, .45 + .067 * max(map(len, columns), default=0), .5 # inches; a letter of 8 points is .067 wide
+    width = min(max(6, left + right + .25 * len(columns)), 16) if columns else 9
+    height = min(top + bottom + .2 * max(len(rows), 8), 9)
+    figure = Figure(figsize=(width, height))
+    box = dict(bottom=bottom / height, height=(height - top - bottom) / height)
+    axes = figure.add_axes((left / width, box["bottom"], (width - left - right) / width, box["height"]))
+    scale = figure.add_axes((1 - (right - .1) / width, box["bottom"], .15 / width, box["height"]))
+    _draw(axes, values, colors, low, high, unit, cax=scale)
+    return figure, axes
 
 def _legend(figure: Figure, labels: Sequence[str]) -> None:
     "Names of the parts of the chat in their colours, at the foot."
     for i, label in enumerate(dict.fromkeys(filter(None, labels))): figure.text(.01 + .1 * i, .003, label, color=LABEL_COLORS[label], fontsize=8)
 
-def _height(rows: int) -> float: return min(1.6 + .2 * rows, 9)
 
 # %% ../nbs/07_plots.ipynb #609405cf
 def token_heatmap(
@@ -77,10 +94,9 @@ def token_heatmap(
     "Show an embedding as a heatmap, one row per token."
     pooled = pool_dimensions(encoding.embedding, columns)
     limit, labels = color_limit(pooled), encoding.token_labels()
-    figure = Figure(figsize=(9, _height(len(pooled))), layout="constrained")
-    axes = figure.subplots()
-    _draw(axes, pooled, "vlag", -limit, limit, "hidden state (largest of its group)")
-    _name_tokens(axes.yaxis, [_name(token) for token in encoding.tokens[0]], labels)
+    names = _names(encoding)
+    figure, axes = _heatmap(pooled, "vlag", -limit, limit, "largest of its group", names)
+    _name_tokens(axes.yaxis, names, labels)
     axes.set(xlabel=f"dimensions, {encoding.embedding.shape[1]} in {pooled.shape[1]} groups", ylabel="token", title=_about(encoding, "hidden states"), xticks=[])
     _legend(figure, labels)
     return figure
@@ -105,7 +121,7 @@ def dimension_heatmap(
     outliers, labels = outlier_dimensions(encoding, factor), encoding.token_labels()
     size = x.nan_to_num(posinf=0, neginf=0).square().mean(0).sqrt()
     largest = size.argsort(descending=True)[:most].tolist()
-    figure = Figure(figsize=(9, 2.2 + _height(len(largest))), layout="constrained")
+    figure = Figure(figsize=(9, 3.8 + .2 * len(largest)), layout="constrained")
     curve, axes = figure.subplots(2, 1, height_ratios=(2, 1 + .2 * len(largest)))
     curve.semilogy(size.clamp_min(1e-6), color="#555555", linewidth=.7)
     for i in list(outliers)[:most]:
@@ -115,7 +131,7 @@ def dimension_heatmap(
     limit = color_limit(x[:, largest])
     _draw(axes, x[:, largest].T, "vlag", -limit, limit, "hidden state")
     axes.set_yticks(range(len(largest)), [f"{i}{' ▼' if i in outliers else ''}" for i in largest], fontsize=8)
-    _name_tokens(axes.xaxis, [_name(token) for token in encoding.tokens[0]], labels)
+    _name_tokens(axes.xaxis, _names(encoding), labels)
     axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="token", ylabel="dimension, largest first")
     return figure
@@ -132,12 +148,11 @@ def layer_heatmap(
         if other.tokens != first.tokens: raise ValueError("The encodings are of different prompts; give one prompt at several layers.")
     states = torch.stack([e.embedding.detach().float().cpu() for e in encodings])
     values = states.norm(dim=-1) if reference is None else torch.cosine_similarity(states, reference.embedding.detach().float().cpu(), dim=-1)
-    figure = Figure(figsize=(max(6, min(2.5 + .28 * values.shape[1], 16)), 1.5 + .3 * len(values)), layout="constrained")
-    axes, labels = figure.subplots(), first.token_labels()
-    if reference is None: _draw(axes, values, "viridis", 0, color_limit(values), "norm")
-    else: _draw(axes, values, "vlag", -1, 1, f"cosine to layer {reference.hidden_layer}")
-    axes.set_yticks(range(len(encodings)), [str(e.hidden_layer) for e in encodings], fontsize=8)
-    _name_tokens(axes.xaxis, [_name(token) for token in first.tokens[0]], labels)
+    numbers, names = [str(e.hidden_layer) for e in encodings], _names(first)
+    scale = ("viridis", 0, color_limit(values), "norm") if reference is None else ("vlag", -1, 1, f"cosine to layer {reference.hidden_layer}")
+    figure, axes = _heatmap(values, *scale, numbers, names)
+    axes.set_yticks(range(len(numbers)), numbers, fontsize=8)
+    _name_tokens(axes.xaxis, names, first.token_labels())
     axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="token", ylabel="hidden layer", title=_about(first, "tokens from layer to layer").replace(f", layer {first.hidden_layer}", ""))
     return figure
@@ -149,13 +164,12 @@ def similarity_heatmap(
 ) -> Figure: # a dot where a token of `a` is paired with one of `b`
     "Show the cosine of every token of one prompt to every token of another."
     one, other = (torch.nn.functional.normalize(_same_width(e, a).detach().float().cpu(), dim=1) for e in (a, b))
-    figure = Figure(figsize=(max(6, min(2.5 + .25 * len(other), 14)), _height(len(one))), layout="constrained")
-    axes = figure.subplots()
-    _draw(axes, one @ other.T, "vlag", -1, 1, "cosine")
+    rows, columns = _names(a), _names(b)
+    figure, axes = _heatmap(one @ other.T, "vlag", -1, 1, "cosine", rows, columns)
     pairs = [(j, i) for i, j in align_tokens(a, b) if None not in (i, j)]
     if pairs: axes.plot(*zip(*pairs), "o", color="black", markersize=2.5, linestyle="-", linewidth=.4)
-    _name_tokens(axes.yaxis, [_name(token) for token in a.tokens[0]], a.token_labels())
-    _name_tokens(axes.xaxis, [_name(token) for token in b.tokens[0]], b.token_labels())
+    _name_tokens(axes.yaxis, rows, a.token_labels())
+    _name_tokens(axes.xaxis, columns, b.token_labels())
     axes.tick_params(axis="x", rotation=90)
     axes.set(title=_about(a, "similarity of tokens, dots: the same token in both"), xlabel="second prompt", ylabel="first prompt")
     return figure
@@ -169,12 +183,11 @@ def difference_heatmap(
     pairs, first, second = align_tokens(a, b), a.embedding.detach().float().cpu(), _same_width(b, a).detach().float().cpu()
     moved = torch.stack([second[j] - first[i] if None not in (i, j) else torch.zeros(first.shape[1]) for i, j in pairs])
     shared = torch.tensor([None not in pair for pair in pairs])
-    pooled, names = pool_dimensions(moved, columns), [_name(b.tokens[0][j]) if i is not None and j is not None else f"− {_name(a.tokens[0][i])}" if j is None else f"+ {_name(b.tokens[0][j])}" for i, j in pairs]
+    pooled, before, after = pool_dimensions(moved, columns), _names(a), _names(b)
+    names = [f"− {before[i]}" if j is None else f"+ {after[j]}" if i is None else after[j] for i, j in pairs]
     labels = [a.token_labels()[i] if j is None else b.token_labels()[j] for i, j in pairs]
     limit = color_limit(pooled[shared])
-    figure = Figure(figsize=(9, _height(len(pairs))), layout="constrained")
-    axes = figure.subplots()
-    _draw(axes, pooled, "vlag", -limit, limit, "b − a (largest of its group)")
+    figure, axes = _heatmap(pooled, "vlag", -limit, limit, "b − a, largest of its group", names)
     for row in (~shared).nonzero().flatten().tolist(): axes.axhspan(row - .5, row + .5, color="#dddddd")
     _name_tokens(axes.yaxis, names, labels)
     axes.set(xlabel=f"dimensions, {first.shape[1]} in {pooled.shape[1]} groups", ylabel="token (+ only in b, − only in a)", xticks=[],
@@ -201,7 +214,7 @@ def norm_profile(
     colors = color_palette("colorblind", len(encodings))
     for encoding, color, label in zip(encodings, colors, labels or [None] * len(encodings)):
         axes.plot(encoding.embedding.detach().float().norm(dim=1).cpu(), marker=".", linewidth=1, color=color, label=label)
-    _name_tokens(axes.xaxis, [_name(token) for token in longest.tokens[0]], longest.token_labels())
+    _name_tokens(axes.xaxis, _names(longest), longest.token_labels())
     axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="token" if len(encodings) == 1 else "token (of the longest prompt)", ylabel="norm", title=_about(longest, "length of hidden states"), ylim=(0, None))
     if labels: axes.legend()
