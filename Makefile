@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test export clean-notebooks benchmark
+.PHONY: demo lab test browser export clean-notebooks benchmark
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,8 +23,13 @@ demo: $(READY)  ## draw a picture and the heatmap of the embedding it was made f
 lab: $(READY)  ## open JupyterLab on the Playground
 	$(BIN)/jupyter lab nbs/tutorials/playground.ipynb --notebook-dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
-test: $(READY)  ## notebooks, export, package and command-line checks
+test: $(READY) browser  ## notebooks, export, package, command-line and browser checks
 	$(BIN)/pytest
+
+browser:  ## Debian's Chromium for the browser tests, where no Chromium or Chrome is installed
+	@for name in $(CHROMIUM) chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	  [ "$(shell id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium || \
+	  echo "No Chromium found, and it could not be installed: install it, or set CHROMIUM to the path of one. Browser tests will fail."
 
 export: $(READY)  ## notebooks -> llm_dit/, README.md and the templates' JSON Schema
 	$(BIN)/nbdev_export

@@ -19,13 +19,14 @@ from typing import Any
 
 import ipywidgets as widgets
 import torch
+from IPython.display import HTML
 
 from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput, align_tokens, token_strip
 from .pipeline import Generation, ZImagePipeline
 from .plots import difference_heatmap, dimension_heatmap, figure_png, norm_profile, similarity_heatmap, token_heatmap
 from .templates import Template, TemplateRegistry
-from .widgets import CompareSlider, LatestOnly, close_children, hidden_picture, highest_layer, image_png, show_png
+from .widgets import CompareSlider, LatestOnly, close_parts, hidden_picture, highest_layer, image_png, show_png
 
 # %% ../nbs/08a_playground.ipynb #669dde7f
 @dataclass(frozen=True)
@@ -301,18 +302,19 @@ class Playground(widgets.VBox):
         show_png(self.painter.picture, image_png(made.image))
         self._compare_last_two(i)
 
-    def snapshot(self) -> widgets.HTML: # a widget without controls; its `value` is plain HTML
+    def snapshot(self) -> HTML: # its `data` is the page
         "What is on the screen now, without a kernel: for docs and mails."
         self.wait()
         pictures = "".join(f"<figure style='display:inline-block;margin:4px'>{_img(image_png(made.image), 'picture')}<figcaption>{escape(s.prompt)}, seed {s.seed}</figcaption></figure>" for s, made in self.generations)
-        return widgets.HTML(f"<div>{self.viewer.prompt.value}<p>{self.viewer.count_text.value}</p>{self.viewer.tokens.value}{self.viewer.difference.value}{_img(self.viewer.heatmap.value, 'heatmap')}{pictures}</div>")
+        return HTML(f"<div>{self.viewer.prompt.value}<p>{self.viewer.count_text.value}</p>{self.viewer.tokens.value}{self.viewer.difference.value}{_img(self.viewer.heatmap.value, 'heatmap')}{pictures}</div>")
 
     def close(self) -> None:
         "Stop the threads and take all widgets away."
         if self.comm is None: return
         self.cancel()
         for worker in self._workers: worker.close()
-        close_children(self)
+        for part in (self, self.painter): close_parts(part) # without a pipeline, the painter is not on the screen
+        self.painter.close()
         super().close()
 
     def _try(self, action):

@@ -30,7 +30,7 @@ def figure_png(
     "A figure as a small picture."
     drawn, file, size = io.BytesIO(), io.BytesIO(), [int(inches * dpi) for inches in figure.get_size_inches()]
     figure.savefig(drawn, format="rgba", dpi=dpi)
-    Image.frombuffer("RGBA", size, drawn.getbuffer()).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG")
+    Image.frombuffer("RGBA", size, drawn.getbuffer()).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG")
     return file.getvalue()
 
 def _show_figures() -> None:
@@ -72,7 +72,7 @@ def _draw(axes, values: torch.Tensor, colors: str, low: float, high: float, unit
 def _heatmap(values: torch.Tensor, colors: str, low: float, high: float, unit: str, rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[Figure, Axes]:
     "A figure of one heatmap, with room for the names of its rows and columns."
     left, right, bottom, top = .45 + .067 * max(map(len, rows)), 1.0, .45 + .067 * max(map(len, columns), default=0), .5 # inches; a letter of 8 points is .067 wide
-    width = min(max(6, left + right + .25 * len(columns)), 16) if columns else 9
+    width = min(max(6, left + right + .25 * len(columns)), 16) if columns else 7
     height = min(top + bottom + .2 * max(len(rows), 8), 9)
     figure = Figure(figsize=(width, height))
     box = dict(bottom=bottom / height, height=(height - top - bottom) / height)
@@ -83,7 +83,7 @@ def _heatmap(values: torch.Tensor, colors: str, low: float, high: float, unit: s
 
 def _legend(figure: Figure, labels: Sequence[str]) -> None:
     "Names of the parts of the chat in their colours, at the foot."
-    for i, label in enumerate(dict.fromkeys(filter(None, labels))): figure.text(.01 + .1 * i, .003, label, color=LABEL_COLORS[label], fontsize=8)
+    for i, label in enumerate(dict.fromkeys(filter(None, labels))): figure.text(.01 + .1 * i, .06 / figure.get_figheight(), label, color=LABEL_COLORS[label], fontsize=8)
 
 
 # %% ../nbs/07_plots.ipynb #609405cf
@@ -121,7 +121,7 @@ def dimension_heatmap(
     outliers, labels = outlier_dimensions(encoding, factor), encoding.token_labels()
     size = x.nan_to_num(posinf=0, neginf=0).square().mean(0).sqrt()
     largest = size.argsort(descending=True)[:most].tolist()
-    figure = Figure(figsize=(9, 3.8 + .2 * len(largest)), layout="constrained")
+    figure = Figure(figsize=(7, 3.8 + .2 * len(largest)), layout="constrained")
     curve, axes = figure.subplots(2, 1, height_ratios=(2, 1 + .2 * len(largest)))
     curve.semilogy(size.clamp_min(1e-6), color="#555555", linewidth=.7)
     for i in list(outliers)[:most]:
@@ -147,7 +147,7 @@ def layer_heatmap(
     for other in [*encodings, *([reference] if reference else [])]:
         if other.tokens != first.tokens: raise ValueError("The encodings are of different prompts; give one prompt at several layers.")
     states = torch.stack([e.embedding.detach().float().cpu() for e in encodings])
-    values = states.norm(dim=-1) if reference is None else torch.cosine_similarity(states, reference.embedding.detach().float().cpu(), dim=-1)
+    values = states.norm(dim=-1) if reference is None else torch.cosine_similarity(states, reference.embedding.detach().float().cpu(), dim=-1).clamp(-1, 1)
     numbers, names = [str(e.hidden_layer) for e in encodings], _names(first)
     scale = ("viridis", 0, color_limit(values), "norm") if reference is None else ("vlag", -1, 1, f"cosine to layer {reference.hidden_layer}")
     figure, axes = _heatmap(values, *scale, numbers, names)
@@ -165,7 +165,7 @@ def similarity_heatmap(
     "Show the cosine of every token of one prompt to every token of another."
     one, other = (torch.nn.functional.normalize(_same_width(e, a).detach().float().cpu(), dim=1) for e in (a, b))
     rows, columns = _names(a), _names(b)
-    figure, axes = _heatmap(one @ other.T, "vlag", -1, 1, "cosine", rows, columns)
+    figure, axes = _heatmap((one @ other.T).clamp(-1, 1), "vlag", -1, 1, "cosine", rows, columns)
     pairs = [(j, i) for i, j in align_tokens(a, b) if None not in (i, j)]
     if pairs: axes.plot(*zip(*pairs), "o", color="black", markersize=2.5, linestyle="-", linewidth=.4)
     _name_tokens(axes.yaxis, rows, a.token_labels())

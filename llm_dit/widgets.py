@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LatestOnly', 'image_png', 'hidden_picture', 'show_png', 'TokenStrip', 'CompareSlider', 'TemplateBrowser',
-           'LayerExplorer', 'highest_layer', 'close_children']
+           'LayerExplorer', 'highest_layer', 'close_parts']
 
 # %% ../nbs/08_widgets.ipynb #d3099546
 import io
@@ -154,7 +154,7 @@ class LayerExplorer(widgets.VBox):
     def close(self) -> None:
         if self.comm is None: return
         self._worker.close()
-        close_children(self)
+        close_parts(self)
         super().close()
 
 def highest_layer(encoder: ZImageTextEncoder) -> int:
@@ -162,8 +162,10 @@ def highest_layer(encoder: ZImageTextEncoder) -> int:
     model = getattr(encoder.backend, "model", None)
     return len(model.layers) if hasattr(model, "layers") else encoder.backend.num_layers - 1
 
-def close_children(box: widgets.Box) -> None:
-    "Close everything inside a box, so that no comm is left behind."
-    for child in box.children:
-        if isinstance(child, widgets.Box): close_children(child)
+def close_parts(widget: widgets.DOMWidget) -> None:
+    "Close what a widget is made of, its layout and style too, which ipywidgets leaves open, so that no comm is left behind."
+    for child in getattr(widget, "children", ()):
+        close_parts(child)
         child.close()
+    for look in (widget.layout, getattr(widget, "style", None)):
+        if look is not None: look.close()
