@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Model', 'TextEncoder', 'TemplateName', 'System', 'Thinking', 'Assistant', 'SpecialTokens', 'Device', 'Dtype',
-           'MaxLength', 'OnOverflow', 'HiddenLayer', 'templates', 'tiny', 'main', 'generate', 'encode',
+           'MaxLength', 'OnOverflow', 'HiddenLayer', 'templates', 'tiny', 'bench', 'main', 'generate', 'encode',
            'list_templates', 'show_template', 'search_templates', 'lint_templates', 'info', 'smoke_test', 'tiny_eval',
-           'tiny_train']
+           'tiny_train', 'bench_encode']
 
 # %% ../nbs/11_cli.ipynb #b039ad57
 import os
@@ -219,3 +219,30 @@ def tiny_train(
     if export:
         export_checkpoint(work, export)
         typer.echo(f"checkpoint: {export}")
+
+# %% ../nbs/11_cli.ipynb #c6ee5941
+bench = typer.Typer(no_args_is_help=True, help="Measure speed as ratios to named peers.")
+app.add_typer(bench, name="bench")
+
+@bench.command("encode")
+def bench_encode(
+    size: Annotated[str, typer.Option(help="Shape of the random weights: 0.6b, 4b or tiny.")] = "0.6b",
+    model: Annotated[Optional[str], typer.Option("--model", "-m", help="Real weights instead: Hub id or folder.")] = None,
+    dtype: Annotated[str, typer.Option(help="bfloat16, float32 …")] = "float32",
+    device: Annotated[str, typer.Option(help="cuda, mps or cpu.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 5,
+    templates: Annotated[int, typer.Option(help="Templates of the grid, each with 32 prompts.")] = 16,
+    memory: Annotated[bool, typer.Option(help="Measure loading, too, which writes the weights to a temporary folder.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    "Time the encoding of prompts against diffusers on the same weights; exit code 1 if a ratio is smaller than wanted."
+    import json
+    import torch
+    from llm_dit.backends import best_dtype
+    from llm_dit.benchmark import bench_encode, missed
+    table = bench_encode(size, best_dtype(dtype, torch.device(device)), device, repeats, templates, memory, model)
+    if as_json: typer.echo(json.dumps(dict(settings=table.attrs, rows=table.to_dict("records")), indent=1))
+    else: typer.echo(f"{', '.join(f'{name} {value}' for name, value in table.attrs.items())}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")
+    sentences = missed(table)
+    for sentence in sentences: typer.echo(f"missed: {sentence}", err=True)
+    raise typer.Exit(int(bool(sentences)))

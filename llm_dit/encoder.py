@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .backends import BackendConfig, TextEncoderBackend, TransformersBackend
+from .backends import BackendConfig, IncrementalBackend, TextEncoderBackend, TransformersBackend
 from .conversation import Conversation, Role
-from .encoding import EncodingOutput
-from .formatter import FormattedPrompt, Qwen3Formatter, format_prompt
+from .encoding import EncodingOutput, concatenate
+from .embedding_cache import EmbeddingCache
+from .formatter import FormattedPrompt, Qwen3Formatter, Span, SpecialTokenError, format_prompt
 from .templates import Template, TemplateRegistry, load_template
 
 # %% ../nbs/05_encoder.ipynb #a73e9077
@@ -26,11 +27,13 @@ class ZImageTextEncoder:
     def __init__(self,
         backend: TextEncoderBackend, # anything with the Protocol's members
         templates: TemplateRegistry | None = None, # where template names are looked up; if not given, the shipped ones and those of LLM_DIT_TEMPLATES
+        formatter: str = "qwen3", # or "tokenizer": the chat template that the tokenizer of another model brings
     ):
         if not isinstance(backend, TextEncoderBackend):
             raise TypeError(f"{type(backend).__name__} is no text-encoder backend; expected an object with embedding_dim, num_layers, "
                             "max_length, model_id, device, dtype and encode, such as TransformersBackend.")
-        self.backend = backend
+        if formatter not in ("qwen3", "tokenizer"): raise ValueError(f"formatter={formatter!r}: expected 'qwen3', or 'tokenizer' for the chat template of another model.")
+        self.backend, self.formatter = backend, formatter
         self._templates = templates
 
     @classmethod
@@ -38,10 +41,11 @@ class ZImageTextEncoder:
         model: str | Path = "tiny", # short name, Hub id, diffusers folder or transformers folder
         templates: TemplateRegistry | None = None, # where template names are looked up
         config: BackendConfig | None = None, # options of the backend; or give them one by one:
+        formatter: str = "qwen3", # or "tokenizer": the chat template that the model's own tokenizer brings
         **options: Any, # fields of `BackendConfig`, such as device="cpu" or max_length=1024
     ) -> "ZImageTextEncoder":
         "Load only the text encoder of a model."
-        return cls(TransformersBackend.from_pretrained(model, config, **options), templates)
+        return cls(TransformersBackend.from_pretrained(model, config, **options), templates, formatter)
 
     @property
     def templates(self) -> TemplateRegistry:
@@ -72,10 +76,22 @@ class ZImageTextEncoder:
         prompt: Prompt | Sequence[Prompt], # one prompt or several
         *,
         hidden_layer: int = -2, # which hidden state, as transformers counts them; Z-Image reads -2
+        layers: Sequence[int] | str | None = None, # more hidden states from the same pass, or "all" that were loaded; see `EncodingOutput.layer`
+        incremental: bool = False, # run only what differs from texts that were encoded so before: for previews, not for pictures
         **options: Any, # `template`, `system`, `thinking`, `assistant`, `enable_thinking`, `special_tokens` of `format`
     ) -> EncodingOutput: # one `(tokens, dim)` tensor per prompt, in the order given
         "Encode prompts."
-        return self.backend.encode(self.format(prompt, **options), hidden_layer=hidden_layer)
+        run = self.backend.encode_incremental if incremental and isinstance(self.backend, IncrementalBackend) else self.backend.encode
+        return run(self.format(prompt, **options), hidden_layer=hidden_layer, **(dict(layers=layers) if layers is not None else {}))
+
+    def encode_alone(self,
+        prompt: Prompt | Sequence[Prompt], # one prompt or several
+        *,
+        hidden_layer: int = -2, # which hidden state
+        **options: Any, # as `encode` takes them
+    ) -> EncodingOutput: # each embedding the same, bit for bit, whatever else is encoded with it or was before
+        "Encode each prompt by itself, as what conditions a picture has to be."
+        return concatenate([self.backend.encode([text], hidden_layer=hidden_layer) for text in self.format(prompt, **options)])
 
     def find_template(self,
         template: str | Template | None, # name, path of a Markdown file, or a template already loaded
@@ -83,6 +99,11 @@ class ZImageTextEncoder:
         "The template of a name; a name that ends in .md is a file."
         if not isinstance(template, str): return template
         return load_template(template) if template.endswith(".md") else self.templates[template]
+
+    @property
+    def cache(self) -> EmbeddingCache:
+        "Embeddings that were computed: `cache.statistics()`, `cache.clear()`."
+        return self.backend.cache
 
     def _format_one(self, prompt, template, choices, special_tokens):
         if not isinstance(prompt, (str, Conversation)):
@@ -92,9 +113,34 @@ class ZImageTextEncoder:
             raise ValueError(f"{', '.join(given)} cannot be added to a {type(prompt).__name__}, which already says all of it; "
                              "put it into the conversation, or pass the prompt as a plain string.")
         if isinstance(prompt, FormattedPrompt): return prompt
+        if self.formatter == "tokenizer": return self._format_with_tokenizer(prompt, template.resolve(**choices) if template else choices, special_tokens)
         if isinstance(prompt, Conversation):
             answered = prompt.messages[-1].role == Role.ASSISTANT
             formatter = Qwen3Formatter(special_tokens=special_tokens)
             return formatter.format(prompt, add_generation_prompt=not answered, continue_final_message=answered)
         resolved = template.resolve(**choices) if template else choices
         return format_prompt(prompt, special_tokens=special_tokens, **resolved)
+
+    def _format_with_tokenizer(self, prompt, said, special_tokens):
+        "The chat string that the model's own tokenizer makes; it has system prompts and answers, but no think block."
+        tokenizer, talk = self.backend.tokenizer.tokenizer, prompt if isinstance(prompt, Conversation) else None
+        if said.get("thinking") is not None or said.get("enable_thinking"):
+            raise ValueError("A think block is Qwen3's; with formatter='tokenizer' leave thinking out, or choose enable_thinking=False.")
+        messages = talk.to_dicts() if talk else [dict(role=role, content=text) for role, text in (("system", said.get("system")), ("user", prompt)) if text is not None and (text or role == "user")]
+        forged = [token for token in tokenizer.get_added_vocab() for message in messages if token in message["content"]]
+        if forged and special_tokens != "allow":
+            raise SpecialTokenError(f"The text contains {forged[0]!r}, which this tokenizer reads as a control token; take it out, or pass special_tokens='allow'.")
+        answered = talk is not None and messages[-1]["role"] == "assistant"
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered, continue_final_message=answered) + (said.get("assistant") or "")
+        return FormattedPrompt(text, _spans_of(text, [*messages, dict(role="assistant", content=said.get("assistant") or "")]), special_tokens="allow")
+
+def _spans_of(text, messages):
+    "Label the contents of messages in a chat string, in order; all between them is special."
+    spans, done = [], 0
+    for message in messages:
+        start = text.find(message["content"], done) if message["content"] else -1
+        if start < 0: continue # a template may leave a message out or rewrite it
+        if start > done: spans.append(Span("special", done, start))
+        done = start + len(message["content"])
+        spans.append(Span(message["role"], start, done))
+    return tuple([*spans, Span("special", done, len(text))] if done < len(text) else spans)

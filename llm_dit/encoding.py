@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['describe_tensor', 'TokenSpan', 'token_spans', 'pool_dimensions', 'color_limit', 'token_strip', 'TruncationWarning',
-           'EncodingOutput', 'align_tokens']
+           'EncodingOutput', 'concatenate', 'align_tokens']
 
 # %% ../nbs/03_encoding.ipynb #aafcfe2d
 import base64
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from html import escape
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ def _card(encoding):
     pooled = pool_dimensions(x, 48).T
     Image.fromarray(_pixels(pooled, color_limit(pooled)).contiguous().numpy()).save(file, "PNG")
     picture = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    line = f"layer {encoding.hidden_layer}, {encoding.model_id or 'unknown model'} {describe_tensor(x)}{' TRUNCATED' if encoding.truncated[0] else ''}"
+    line = f"{', '.join([f'layer {encoding.hidden_layer}', encoding.model_id or 'unknown model', *encoding.history])} {describe_tensor(x)}{' TRUNCATED' if encoding.truncated[0] else ''}"
     return (f'<div><code>{escape(line)}</code><br><img alt="heatmap of {len(x)} tokens and {x.shape[1]} dimensions" src="{picture}" '
             f'style="width:{min(12 * len(x), 720)}px;height:96px;image-rendering:pixelated;border:1px solid #ccc">{token_strip(encoding)}</div>')
 
@@ -122,6 +123,9 @@ class EncodingOutput:
     hidden_layer: int # which hidden state this is, as transformers counts them: -2 is the last but one
     truncated: list[bool] # whether the prompt's tail was cut off
     model_id: str = "" # where the encoder's weights came from
+    num_layers: int | None = None # layers of the whole model, to count from the end
+    layers: dict[int, list[torch.Tensor]] = field(default_factory=dict) # other hidden states of the same pass, by their number from 0: one tensor per prompt
+    history: tuple[str, ...] = () # what was done to the embeddings that a fresh encode of the texts would not do
 
     def __post_init__(self):
         lengths = {name: len(getattr(self, name)) for name in _PER_PROMPT}
@@ -140,7 +144,7 @@ class EncodingOutput:
         if not isinstance(i, slice):
             if not -len(self) <= i < len(self): raise IndexError(f"Prompt {i} of {len(self)}: expected {-len(self)} to {len(self) - 1}.")
             i = slice(i, i + 1 or None)
-        return replace(self, **{name: getattr(self, name)[i] for name in _PER_PROMPT})
+        return replace(self, layers={layer: states[i] for layer, states in self.layers.items()}, **{name: getattr(self, name)[i] for name in _PER_PROMPT})
 
     @property
     def embedding(self) -> torch.Tensor:
@@ -148,13 +152,24 @@ class EncodingOutput:
         if len(self) != 1: raise ValueError(f"There are {len(self)} prompts here; choose one first, as in encoding[0].")
         return self.embeddings[0]
 
+    def layer(self,
+        hidden_layer: int, # as transformers counts hidden states: 0 … N, or negative from the end
+    ) -> "EncodingOutput": # the same prompts at that layer
+        "Another layer that was kept; `ValueError` where it was not."
+        here, wanted = (i if i >= 0 or self.num_layers is None else i + self.num_layers + 1 for i in (self.hidden_layer, hidden_layer))
+        if wanted == here: return self
+        if wanted not in self.layers:
+            raise ValueError(f"Layer {hidden_layer} was not kept, only {', '.join(map(str, sorted({here, *self.layers})))}; encode again with layers=[{hidden_layer}] or layers=\"all\".")
+        return replace(self, embeddings=self.layers[wanted], hidden_layer=wanted, layers={**self.layers, here: self.embeddings})
+
     def token_labels(self) -> list[str]:
         "For the only prompt: the label of each token, empty strings where the text was plain."
         labels = [span.label for span in self.spans[0] for _ in range(span.start, span.end)]
         return labels or [""] * len(self.embedding)
 
     def __repr__(self) -> str:
-        head = f"EncodingOutput(layer {self.hidden_layer}, {self.model_id or 'unknown model'})"
+        more = "".join(f", {what}" for what in ([f"{len(self.layers)} layers more"] if self.layers else []) + list(self.history))
+        head = f"EncodingOutput(layer {self.hidden_layer}, {self.model_id or 'unknown model'}{more})"
         rows = [f"{describe_tensor(x)}{' TRUNCATED' if cut else ''}" for x, cut in zip(self.embeddings, self.truncated)]
         if len(rows) == 1: return f"{head} {rows[0]}"
         return "\n".join([f"{head} {len(rows)} prompts", *(f"  {i}: {row}" for i, row in enumerate(rows))])
@@ -168,8 +183,10 @@ class EncodingOutput:
         path: str | Path, # where to write, usually `*.safetensors`
     ) -> Path: # the file that was written
         "Write embeddings and token ids as safetensors, everything else as JSON in its header."
-        tensors = {f"{name}.{i}": x.detach().cpu().contiguous() for name in _TENSORS for i, x in enumerate(getattr(self, name))}
-        rest = {f: getattr(self, f) for f in ("tokens", "texts", "spans", "hidden_layer", "truncated", "model_id")}
+        lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
+        tensors = {f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)}
+        rest = {f: getattr(self, f) for f in ("tokens", "texts", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history")}
+        rest["kept"] = list(self.layers)
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         save_file(tensors, partial, metadata={"llm_dit_encoding": json.dumps(rest)})
@@ -186,10 +203,22 @@ class EncodingOutput:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         rest = json.loads(header)
         rest["spans"] = [tuple(TokenSpan(*span) for span in spans) for spans in rest["spans"]]
-        return cls(**{name: [tensors[f"{name}.{i}"] for i in range(len(rest["texts"]))] for name in _TENSORS}, **rest)
+        kept, rest["history"] = rest.pop("kept", []), tuple(rest.get("history", ()))
+        def several(name): return [tensors[f"{name}.{i}"] for i in range(len(rest["texts"]))]
+        return cls(**{name: several(name) for name in _TENSORS}, layers={layer: several(f"layer_{layer}") for layer in kept}, **rest)
 
 _TENSORS = ("embeddings", "input_ids")
 _PER_PROMPT = (*_TENSORS, "tokens", "texts", "spans", "truncated")
+
+# %% ../nbs/03_encoding.ipynb #2bad72e9
+def concatenate(
+    encodings: Sequence[EncodingOutput], # of one layer
+) -> EncodingOutput: # all their prompts, in order; other layers that were kept are left out
+    "One encoding of many."
+    if len(layers := dict.fromkeys(e.hidden_layer for e in encodings)) != 1:
+        raise ValueError(f"Encodings of layers {list(layers)} cannot be joined; expected at least one encoding, and all of one layer.")
+    lists = {name: [x for e in encodings for x in getattr(e, name)] for name in _PER_PROMPT}
+    return replace(encodings[0], layers={}, history=tuple(dict.fromkeys(what for e in encodings for what in e.history)), **lists)
 
 # %% ../nbs/03_encoding.ipynb #244a79dd
 def align_tokens(
@@ -202,3 +231,253 @@ def align_tokens(
         if what == "equal": pairs += zip(range(i, i_end), range(j, j_end))
         else: pairs += [(n, None) for n in range(i, i_end)] + [(None, n) for n in range(j, j_end)]
     return pairs
+
+# %% ../nbs/03_encoding.ipynb #e0d10002
+def _method(function):
+    "Make a function a method of `EncodingOutput`, so that it can be explained where it is needed."
+    function.__qualname__ = f"EncodingOutput.{function.__name__}"
+    setattr(EncodingOutput, function.__name__, function)
+    return function
+
+def _wide(x): return x.to(torch.promote_types(x.dtype, torch.float32))
+
+def _all_tokens(*encodings):
+    "For each encoding the rows of all its prompts as one `(tokens, dim)` tensor; `ValueError` where there are none or where dims differ."
+    dims = sorted({x.shape[1] for encoding in encodings for x in encoding.embeddings})
+    if len(dims) > 1: raise ValueError(f"Embeddings of {' and '.join(map(str, dims))} dimensions: expected one number; encode all with the same text encoder.")
+    if not all(any(map(len, encoding.embeddings)) for encoding in encodings): raise ValueError("0 tokens: expected at least one; encode a text first.")
+    return [_wide(torch.cat(encoding.embeddings)) for encoding in encodings]
+
+# %% ../nbs/03_encoding.ipynb #e0d10004
+def _token_table(encoding):
+    "One row per token of every prompt."
+    import pandas
+    rows = [(i, j, *pair) for i, one in enumerate(encoding) for j, pair in enumerate(zip(one.tokens[0], one.token_labels()))]
+    return pandas.DataFrame(rows, columns=["prompt", "position", "token", "label"])
+
+@_method
+def norms(self) -> "pandas.DataFrame": # columns prompt, position, token, label, norm, ratio (norm / median norm of the prompt)
+    "The norm of every token of every prompt."
+    table = _token_table(self).assign(norm=_all_tokens(self)[0].norm(dim=1).tolist())
+    return table.assign(ratio=table["norm"] / table.groupby("prompt")["norm"].transform("median"))
+
+# %% ../nbs/03_encoding.ipynb #e0d10008
+@_method
+def compare(self,
+    other: EncodingOutput, # one prompt, from the same text encoder
+) -> "pandas.DataFrame": # columns token_a, token_b, index_a, index_b, label, cosine, norm_a, norm_b, norm_ratio (b / a), distance (Euclidean)
+    "This prompt (a) and another (b), a row per pair of tokens; NaN where only one of them has the token."
+    import pandas
+    self.embedding, other.embedding  # one prompt each, or a ValueError
+    both = _all_tokens(self, other)
+    rows = [[-1 if i is None else i for i in side] for side in zip(*align_tokens(self, other))]
+    a, b = (encoding.norms().reindex(i).reset_index(drop=True) for encoding, i in zip((self, other), rows))
+    x, y = (torch.cat([v, v.new_full((1, v.shape[1]), torch.nan)])[i].detach().cpu().double() for v, i in zip(both, rows))
+    return pandas.DataFrame({"token_a": a.token, "token_b": b.token, "index_a": a.position.astype("Int64"), "index_b": b.position.astype("Int64"),
+        "label": a.label.fillna(b.label), "cosine": torch.cosine_similarity(x, y).clamp(-1, 1), "norm_a": a["norm"], "norm_b": b["norm"],
+        "norm_ratio": b["norm"] / a["norm"], "distance": (x - y).norm(dim=1)})
+
+# %% ../nbs/03_encoding.ipynb #e0d10012
+@_method
+def mean_vector(self) -> torch.Tensor: # `(dim,)`, float32 or better, on the device of the embeddings
+    "The mean over all tokens of all prompts."
+    return _all_tokens(self)[0].mean(0)
+
+@_method
+def similarity(self,
+    other: EncodingOutput, # from the same text encoder
+) -> float: # -1 … 1
+    "The cosine between the two vectors that are the means over all tokens of each encoding."
+    a, b = (x.mean(0).detach().cpu().double() for x in _all_tokens(self, other))
+    return float(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
+
+# %% ../nbs/03_encoding.ipynb #e0d10015
+@_method
+def statistics(self) -> "pandas.DataFrame": # index dimension; columns mean, std, rms, largest (magnitude), share (of the variance of all dimensions), outlier (rms over 5 times the median rms)
+    "What each dimension holds, over all tokens of all prompts; the largest share of the variance first."
+    import pandas
+    x = _all_tokens(self)[0].detach().cpu().double()
+    variance, rms = x.var(0, correction=0), x.square().mean(0).sqrt()
+    finite = x.isfinite().all(0)
+    table = pandas.DataFrame({"mean": x.mean(0), "std": variance.sqrt(), "rms": rms, "largest": x.abs().amax(0),
+        "share": variance / variance[finite].sum(), "outlier": rms > 5 * rms[finite].median()}).rename_axis("dimension")
+    return table.sort_values("share", ascending=False, kind="stable", na_position="first")
+
+# %% ../nbs/03_encoding.ipynb #e0d10019
+@_method
+def pca(self,
+    k: int = 2, # how many components; at most one less than there are tokens
+) -> "pandas.DataFrame": # columns prompt, position, token, label, pc1 … pck; attrs["explained"] has their shares of the variance
+    "The principal components of all tokens of all prompts."
+    x = _all_tokens(self)[0].detach().cpu().double()
+    if not x.isfinite().all(): raise ValueError(f"Tokens with NaN or Inf: {int((~x.isfinite()).any(1).sum())} of {len(x)}, expected none; drop_tokens takes tokens out.")
+    most = min(len(x) - 1, x.shape[1])
+    if not 1 <= k <= most: raise ValueError(f"k={k}: {len(x)} tokens of {x.shape[1]} dimensions have {most} principal components; choose no more, or encode more tokens.")
+    centred = x - x.mean(0)
+    _, size, axes = torch.linalg.svd(centred, full_matrices=False)
+    axes = axes[:k] * axes[:k].gather(1, axes[:k].abs().argmax(1, keepdim=True)).sign()
+    table = _token_table(self).assign(**{f"pc{i + 1}": centred @ axis for i, axis in enumerate(axes)})
+    table.attrs["explained"] = (size.square() / size.square().sum())[:k].tolist()
+    return table
+
+# %% ../nbs/03_encoding.ipynb #e0d10023
+def _edited(encoding, what, embeddings, **changes):
+    "The encoding with other embeddings; `what` was done goes to the history, and the layers go: they belong to the old embeddings."
+    kept = [new.to(old.dtype) for new, old in zip(embeddings, encoding.embeddings)]
+    return replace(encoding, embeddings=kept, layers={}, history=(*encoding.history, what), **changes)
+
+def _indices(wanted, size, what):
+    "Indices counted from 0; `ValueError` where one is out of range."
+    wrong = [int(i) for i in wanted if not -size <= i < size]
+    if wrong: raise ValueError(f"{what} {wrong[0]} of {size}: expected {-size} to {size - 1}.")
+    return [int(i) % size for i in wanted]
+
+# %% ../nbs/03_encoding.ipynb #e0d1002b
+def _positions(encoding, tokens):
+    "For each prompt the positions of the chosen tokens, and how the choice is written."
+    if not isinstance(tokens, str): return [_indices(tokens, len(encoding.embedding), "Token")], str([int(i) for i in tokens])
+    labels = [one.token_labels() for one in encoding]
+    known = sorted({label for several in labels for label in several})
+    if tokens not in known: raise ValueError(f"No token is labelled {tokens!r}: expected one of {known}; choose one of these, or give positions.")
+    return [[i for i, label in enumerate(several) if label == tokens] for several in labels], repr(tokens)
+
+# %% ../nbs/03_encoding.ipynb #e0d10025
+@_method
+def scale(self,
+    factor: float, # 1 changes nothing
+    tokens: Sequence[int] | str | None = None, # positions (negative from the end) or a label; None for all
+) -> EncodingOutput:
+    "Multiply all tokens, or some, by a factor."
+    if tokens is None: return _edited(self, f"scale({factor})", [_wide(x) * factor for x in self.embeddings])
+    chosen, said = _positions(self, tokens)
+    states = [_wide(x).clone() for x in self.embeddings]
+    for x, i in zip(states, chosen): x[i] *= factor
+    return _edited(self, f"scale({factor}, {said})", states)
+
+# %% ../nbs/03_encoding.ipynb #e0d1003b
+@_method
+def clamp(self,
+    limit: float, # largest magnitude that stays, in the units of the embeddings
+) -> EncodingOutput:
+    "Cut every number to at most this magnitude, sign kept; NaN stays NaN."
+    if not limit >= 0: raise ValueError(f"limit={limit}: expected a magnitude, 0 or more.")
+    return _edited(self, f"clamp({limit})", [x.clamp(-limit, limit) for x in self.embeddings])
+
+# %% ../nbs/03_encoding.ipynb #e0d1004b
+@_method
+def mask_dims(self,
+    dims: Sequence[int], # dimensions from 0, negative from the end
+    value: float = 0.0, # what they hold afterwards
+) -> EncodingOutput:
+    "Set dimensions of every token to one value."
+    changed = [x.index_fill(1, torch.tensor(_indices(dims, x.shape[1], "Dimension"), dtype=torch.int64, device=x.device), value) for x in self.embeddings]
+    return _edited(self, f"mask_dims({[int(i) for i in dims]}{f', {value}' if value else ''})", changed)
+
+# %% ../nbs/03_encoding.ipynb #e0d10031
+def _named(encoding):
+    "How the user's part (or else the whole text) of an encoding begins, and what was done to it."
+    text = "".join(token for token, label in zip(encoding.tokens[0], encoding[0].token_labels()) if label == "user") or encoding.texts[0]
+    more = f" and {len(encoding) - 1} more" if len(encoding) > 1 else ""
+    return repr(text[:24] + "…" * (len(text) > 24)) + more + (f" [{', '.join(encoding.history)}]" if encoding.history else "")
+
+# %% ../nbs/03_encoding.ipynb #e0d1005b
+@_method
+def blend(self,
+    other: EncodingOutput, # as many prompts as here; the first goes with the first
+    weight: float = 0.5, # 0 keeps this encoding, 1 takes the other
+    align: str = "tokens", # "tokens", "position" or "mean"
+) -> EncodingOutput: # the tokens of this one
+    "Mix another encoding in: (1 - weight) of this one and weight of the other where tokens are paired; unpaired tokens stay."
+    if len(self) != len(other): raise ValueError(f"{len(self)} prompts and {len(other)}: expected equal counts; choose prompts, as in encoding[0].")
+    if align not in ("tokens", "position", "mean"): raise ValueError(f"align={align!r}: expected 'tokens', 'position' or 'mean'.")
+    mixed = []
+    for a, b in zip(self, other):
+        x, y = _all_tokens(a, b)
+        y = y.to(x.device)
+        pairs = [(i, i) for i in range(min(len(x), len(y)))] if align == "position" else [pair for pair in align_tokens(a, b) if None not in pair]
+        i, j = torch.tensor(pairs, dtype=torch.int64, device=x.device).reshape(-1, 2).T
+        mixed.append(x + weight * (y.mean(0) - x.mean(0)) if align == "mean" else x.index_copy(0, i, ((1 - weight) * x[i] + weight * y[j]).to(x.dtype)))
+    return _edited(self, f"blend({_named(other)}, {weight}{'' if align == 'tokens' else f', {align!r}'})", mixed)
+
+# %% ../nbs/03_encoding.ipynb #e0d10035
+@_method
+def blend_layers(self,
+    weights: dict[int, float], # layer → weight; layers as `layer` takes them
+    match_norms: bool = False, # whether each layer's tokens first get the norms that they have here
+) -> EncodingOutput: # as this one, `hidden_layer` included
+    "The weighted sum of layers of the same pass."
+    if not weights: raise ValueError("weights={}: expected at least one layer, as in blend_layers({-2: 0.7, -5: 0.3}).")
+    def part(x, y): return torch.nn.functional.normalize(_wide(y), dim=1) * _wide(x).norm(dim=1, keepdim=True) if match_norms else _wide(y)
+    weights = {int(i): float(weight) for i, weight in weights.items()}
+    states = [self.layer(i).embeddings for i in weights]
+    mixed = [sum(weight * part(x, y) for weight, y in zip(weights.values(), several)) for x, *several in zip(self.embeddings, *states)]
+    return _edited(self, f"blend_layers({weights}{', match_norms=True' if match_norms else ''})", mixed)
+
+# %% ../nbs/03_encoding.ipynb #e0d10038
+def _plus(a, b, sign):
+    "The sum (sign 1) or difference (sign -1) of an encoding and a vector or another encoding."
+    if isinstance(b, EncodingOutput): others, said = b.embeddings, _named(b)
+    elif isinstance(b, torch.Tensor): others, said = [b] * len(a), f"vector of norm {b.detach().float().norm():.3g}"
+    else: return NotImplemented
+    here, there = [tuple(x.shape) for x in a.embeddings], [tuple(y.shape) for y in others]
+    if here != there and not (isinstance(b, torch.Tensor) and all(shape[1:] == b.shape for shape in here)):
+        raise ValueError(f"Shapes {here} and {there[:1] if isinstance(b, torch.Tensor) else there}: expected equal shapes or a vector (dim,); blend pairs prompts of different lengths, and mean_vector() gives a vector that every token can take.")
+    return _edited(a, f"{'+' if sign > 0 else '-'} {said}", [_wide(x) + sign * _wide(y).to(x.device) for x, y in zip(a.embeddings, others)])
+
+# %% ../nbs/03_encoding.ipynb #e0d1006b
+@_method
+def __add__(self, other: "EncodingOutput | torch.Tensor") -> EncodingOutput:
+    "Add an encoding of the same shape, or a vector `(dim,)` to every token."
+    return _plus(self, other, 1)
+
+@_method
+def __sub__(self, other: "EncodingOutput | torch.Tensor") -> EncodingOutput:
+    "Subtract an encoding of the same shape, or a vector `(dim,)` from every token."
+    return _plus(self, other, -1)
+
+@_method
+def __mul__(self, factor: float) -> EncodingOutput:
+    "The same as `scale(factor)`."
+    return self.scale(factor) if isinstance(factor, Real) else NotImplemented
+
+EncodingOutput.__rmul__ = __mul__
+EncodingOutput.__array_ufunc__ = None  # NumPy must not take an encoding for a list of numbers
+
+# %% ../nbs/03_encoding.ipynb #e0d10042
+@_method
+def drop_tokens(self,
+    tokens: Sequence[int] | str, # positions in the only prompt (negative from the end), or a label such as "system"
+) -> EncodingOutput:
+    "Leave tokens out."
+    chosen, said = _positions(self, tokens)
+    rows = [[i for i in range(len(x)) if i not in out] for x, out in zip(self.embeddings, map(set, chosen))]
+    if not all(rows): raise ValueError(f"drop_tokens({said}) leaves no token of prompt {[bool(r) for r in rows].index(False)}: a transformer cannot read zero tokens; keep at least one.")
+    return _edited(self, f"drop_tokens({said})", [x[r] for x, r in zip(self.embeddings, rows)], input_ids=[ids[r] for ids, r in zip(self.input_ids, rows)],
+        tokens=[[words[i] for i in r] for words, r in zip(self.tokens, rows)],
+        spans=[token_spans(spans, [(i, i + 1) for i in r]) if spans else () for spans, r in zip(self.spans, rows)])
+
+# %% ../nbs/03_encoding.ipynb #e0d1007b
+@_method
+def repeat(self,
+    times: int, # 1 changes nothing
+) -> EncodingOutput:
+    "All tokens of each prompt several times after one another."
+    if times < 1: raise ValueError(f"times={times}: expected at least 1.")
+    return _edited(self, f"repeat({times})", [x.repeat(times, 1) for x in self.embeddings], input_ids=[ids.repeat(times) for ids in self.input_ids],
+        tokens=[words * times for words in self.tokens],
+        spans=[tuple(TokenSpan(s.label, s.start + n * len(x), s.end + n * len(x)) for n in range(times) for s in spans) for x, spans in zip(self.embeddings, self.spans)])
+
+# %% ../nbs/03_encoding.ipynb #e0d1008b
+@_method
+def pad(self,
+    length: int, # tokens that each prompt has afterwards
+    value: float = 0.0, # what the new rows hold
+) -> EncodingOutput:
+    "Append rows until each prompt has this length; they have id -1, an empty text and an empty label."
+    longest = max(map(len, self.embeddings), default=0)
+    if longest > length: raise ValueError(f"length={length}: a prompt has {longest} tokens already; choose at least that, or drop_tokens first.")
+    more = [length - len(x) for x in self.embeddings]
+    def grown(xs, fill): return [torch.cat([x, x.new_full((n, *x.shape[1:]), fill)]) for x, n in zip(xs, more)]
+    return _edited(self, f"pad({length}{f', {value}' if value else ''})", grown(self.embeddings, value), input_ids=grown(self.input_ids, -1),
+        tokens=[words + [""] * n for words, n in zip(self.tokens, more)],
+        spans=[(*spans, TokenSpan("", length - n, length)) if spans and n else spans for spans, n in zip(self.spans, more)])

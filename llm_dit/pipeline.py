@@ -91,11 +91,13 @@ class Recipe:
     spans: tuple = () # labelled character spans of the text: (label, start, end)
     forged: tuple = () # special-token texts inside the prompt
     from_embeddings: bool = False # conditioned on an encoding that the caller made, not on the text alone
+    history: tuple = () # what was done to that encoding
     versions: dict = field(default_factory=installed_versions) # of Python, torch, transformers and diffusers
 
     def __post_init__(self): # JSON makes lists of tuples
         object.__setattr__(self, "spans", tuple(tuple(span) for span in self.spans))
         object.__setattr__(self, "forged", tuple(self.forged))
+        object.__setattr__(self, "history", tuple(self.history))
 
     def formatted(self) -> str:
         "The chat string as the encoder takes it."
@@ -296,7 +298,7 @@ class ZImagePipeline:
         return replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=recipe.template, template_hash=recipe.template_hash)])
 
     def _encode(self, prompt, hidden_layer, template, options):
-        if not isinstance(prompt, EncodingOutput): return self.encoder.encode(prompt, hidden_layer=hidden_layer, template=template, **options)
+        if not isinstance(prompt, EncodingOutput): return self.encoder.encode_alone(prompt, hidden_layer=hidden_layer, template=template, **options)
         if template is not None or options:
             raise ValueError(f"{', '.join([*options, *(['template'] if template is not None else [])])} cannot be added to embeddings; encode the prompt with it.")
         if not len(prompt): raise ValueError("There is no prompt: the encoding is empty; give at least one.")
@@ -331,7 +333,7 @@ class ZImagePipeline:
             shift=self.pipe.scheduler.config.shift, hidden_layer=encoding.hidden_layer, device=self.pipe.device.type,
             dtype=str(self.pipe.transformer.dtype).removeprefix("torch."), special_tokens=getattr(text, "special_tokens", "allow"),
             spans=tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
-            forged=getattr(text, "forged", ()), **shared)
+            forged=getattr(text, "forged", ()), history=encoding.history, **shared)
 
 class _Clock:
     "Seconds between laps."

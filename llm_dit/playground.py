@@ -327,7 +327,7 @@ class Playground(widgets.VBox):
         settings, view, columns = request
         def show():
             prompt = self.encoder.format(settings.prompt, **settings.texts())[0]
-            encoding = self.encoder.encode(prompt, hidden_layer=settings.hidden_layer)
+            encoding = self.encoder.encode(prompt, hidden_layer=settings.hidden_layer, incremental=True)
             if overtaken(): return
             if self.editor.chosen: self.viewer.complain("")
             self.encoding = encoding

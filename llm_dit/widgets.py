@@ -145,7 +145,7 @@ class LayerExplorer(widgets.VBox):
         self.layer = widgets.IntSlider(highest_layer(encoder), min=0, max=highest_layer(encoder), description="layer")
         self.picture = hidden_picture()
         super().__init__([self.prompt, self.layer, self.picture], **kwargs)
-        self._worker = LatestOnly(lambda request, overtaken: show_png(self.picture, figure_png(token_heatmap(encoder.encode(request[0], hidden_layer=request[1])), dpi=80)))
+        self._worker = LatestOnly(lambda request, overtaken: show_png(self.picture, figure_png(token_heatmap(encoder.encode(request[0], hidden_layer=request[1], incremental=True)), dpi=80)))
         for control in (self.prompt, self.layer): control.observe(lambda _: self._worker.submit((self.prompt.value, self.layer.value)), "value")
         self._worker.submit((prompt, self.layer.value))
 

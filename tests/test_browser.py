@@ -151,9 +151,11 @@ def test_typing_is_followed_at_once(folder):
         prompt.press("End")
         lab.wait_for_timeout(1000)
         for i in range(20):  # a digit is a token of its own
+            seen = source(lab)
             prompt.press(str(i % 10))
             wait_for_count(lab, start + i + 1)
-            lab.wait_for_timeout(700)
+            wait_for_heatmap(lab, seen)
+            lab.wait_for_timeout(200)
         times = lab.evaluate("window.watch")
         prompt.type("4" * 30, delay=15)  # fast: nothing but the last state counts
         wait_for_count(lab, start + 50)

@@ -1,20 +1,21 @@
 """Against the real vocabulary and a model of real shape: too large for a notebook cell."""
 import pytest
-import torch
-from benchmark_encoding import load, theirs
+from qwen_vocabulary import qwen3_tokenizer
 
 from llm_dit import format_prompt
+from llm_dit.benchmark import both as load
+from llm_dit.benchmark import diffusers_encode, random_decoder
 
 
 @pytest.fixture(scope="module")
 def both():
-    return load()
+    return load(random_decoder("0.6b"), qwen3_tokenizer())
 
 
 @pytest.mark.parametrize("prompt", ["A cat", "a red circle on a blue background, 中文"])
 def test_embedding_equals_diffusers_at_real_shape(both, prompt):
     pipe, backend = both
-    ours, reference = backend.encode([format_prompt(prompt)]).embedding, theirs(pipe, prompt)
+    ours, reference = backend.encode([format_prompt(prompt)]).embedding, diffusers_encode(pipe, [prompt])[0]
     assert ours.shape == reference.shape and ours.std() > 0.1
     assert (ours - reference).abs().max() <= 1e-5 * reference.abs().max()
 

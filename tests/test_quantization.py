@@ -1,0 +1,38 @@
+"""int8 through torchao, which `make` puts into a folder of its own: with it installed, every import of diffusers prints warnings."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TORCHAO = Path(sys.prefix) / "torchao"
+CODE = """
+import torch
+from llm_dit import TransformersBackend
+text = "<|im_start|>user\\na red circle on a blue background<|im_end|>\\n<|im_start|>assistant\\n"
+whole, small = (TransformersBackend.from_pretrained("tiny", device="cpu", dtype="bfloat16", quantization=q) for q in (None, "int8"))
+a, b = whole.encode([text]), small.encode([text, text.replace("red", "green")])
+cosine = torch.cosine_similarity(a.embedding.float(), b.embeddings[0].float(), dim=1).min().item()
+assert cosine >= .99, cosine
+assert b.history == ("quantization(int8)",) and "int8" in repr(small), repr(small)
+assert torch.cosine_similarity(b.embeddings[0].float(), small.encode([text]).embedding.float(), dim=1).min() > .9999, "alone as in a batch"
+stored = lambda weight: sum(getattr(weight, part).nbytes for part in weight.__tensor_flatten__()[0])
+pair = whole.model.layers[0].mlp.up_proj.weight, small.model.layers[0].mlp.up_proj.weight
+assert stored(pair[1]) < .6 * pair[0].nbytes, "the weights are smaller, not only called so"
+print(f"lowest cosine of a token {cosine:.4f}, weight {stored(pair[1]) / pair[0].nbytes:.2f} of its size")
+"""
+
+
+def run(code, **env):
+    return subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True)
+
+
+def test_int8_is_smaller_and_nearly_the_same():
+    assert (TORCHAO / "torchao").is_dir(), "make installs torchao there: pip install --no-deps --target .venv/torchao torchao"
+    done = run(CODE, PYTHONPATH=str(TORCHAO))
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+
+
+def test_without_the_library_it_is_refused():
+    done = run('from llm_dit import TransformersBackend; TransformersBackend.from_pretrained("tiny", device="cpu", quantization="int8")')
+    assert "ValueError: quantization='int8' needs torchao; install it with pip install 'llm-dit[quantization]'." in done.stderr
