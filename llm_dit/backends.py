@@ -348,7 +348,7 @@ class TransformersBackend:
 
     def _remembered(self, rows, wanted, run):
         "Hidden states of rows, from the cache where it has them; those of a single fresh row are kept apart from those of a batch, which may round otherwise."
-        if run == self._run_incremental: return run(self._decoder(max(wanted)), rows, wanted)
+        if run == self._run_incremental or not (self.config.cache_bytes or self.config.cache_folder): return run(self._decoder(max(wanted)), rows, wanted)
         if self.config.cache_folder and self._fingerprint is None: self._fingerprint = weights_fingerprint(self.model)
         def key(row, layer): return embedding_key(model_id=self.model_id, revision=self.config.revision, weights=self._fingerprint or "", input_ids=row, layer=layer,
                                                   dtype=self.dtype, method=f"{'alone' if len(rows) == 1 else 'batch'} {self.device.type}")
@@ -410,7 +410,7 @@ class TransformersBackend:
             for group in groups:
                 head, past = self._run_head(decoder, rows[group.members[0]][:group.shared], wanted)
                 rest = [rows[i][group.shared:] for i in group.members]
-                for batch in plan_batches([group.shared + len(row) for row in rest], self.config.batch_tokens):
+                for batch in plan_batches([len(row) for row in rest], self.config.batch_tokens):
                     lent = lent_cache(past, group.shared) if past else None
                     for i, tail in zip(batch, self._run(decoder, [rest[i] for i in batch], wanted, lent)): made[group.members[i]] = _joined(head, tail)
                     bar.update(len(batch))

@@ -79,6 +79,10 @@ class Words:
         "Some words."
         return "".join(f" {self.random.choice(self.words)}" for _ in range(n))
 
+    def different(self, n: int) -> list[str]: # each with a space before it
+        "Some words, no two of them alike."
+        return [f" {word}" for word in self.random.sample(self.words, n)]
+
     def beginning(self, tokens: int) -> str: # the chat up to where the user speaks
         "A template of so many tokens."
         return f"<|im_start|>system\n{self.some(tokens - 8)}<|im_end|>\n<|im_start|>user\n"
@@ -133,9 +137,9 @@ def grid(pipe, backend, repeats: int = 5, templates: int = 16, prompts: int = 32
     wanted = ">= 15" if backend.dtype == torch.bfloat16 else ">= 13"
     return [_row(name, taken, "ours", best, wanted, count, few[best]), _row(name, taken, "ours", "ours without sharing", ">= 3.4", count, count)]
 
-def edit(backend, repeats: int = 5, tokens: int = 150, changed: int = 6) -> list[dict]:
+def edit(backend, repeats: int = 5, tokens: int = 150) -> list[dict]:
     "The last word of a templated prompt is edited: against a full encode, and against nothing but a step with those tokens on kept keys and values."
-    words = Words(backend.tokenizer.tokenizer)
+    words, changed = Words(backend.tokenizer.tokenizer), 6 # the word, and what follows it
     beginning = words.beginning(tokens - changed - 20) + words.some(20)
     ids = torch.tensor([backend.tokenizer(beginning + words.rest(changed))[0]], device=backend.device)
     past, head, tail = DynamicCache(config=backend.model.config), ids[:, :-changed], ids[:, -changed:]
@@ -146,8 +150,8 @@ def edit(backend, repeats: int = 5, tokens: int = 150, changed: int = 6) -> list
         return states
     step(head)
     backend.prefix_cache.clear()
-    backend.encode_incremental([beginning + words.rest(changed)])
-    edited = iter([beginning + words.rest(changed) for _ in range(2 * repeats + 4)])
+    edited = iter([f"{beginning}{word}<|im_end|>\n<|im_start|>assistant\n" for word in words.different(2 * repeats + 3)])
+    backend.encode_incremental([next(edited)])
     taken = in_turns({"ours": lambda: backend.encode_incremental([next(edited)]), "full encode": lambda: backend.encode([next(edited)]), "bare step": lambda: step(tail, changed)}, repeats)
     name = f"{changed} of {tokens} tokens edited"
     return [_row(name, taken, "ours", "full encode", ">= 5"), _row(name, taken, "ours", "bare step", ">= 0.87")]
