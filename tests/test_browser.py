@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 from browser import ROOT, page, run_all, server, shot, write_notebook
+from playwright.sync_api import expect
 
 TUTORIAL = ROOT / "nbs" / "tutorials" / "playground.ipynb"
 COUNT, HEATMAP = "text=/of \\d+ tokens/", "img.widget-image"
@@ -131,13 +132,13 @@ def test_playground_in_jupyterlab(folder):
         area(lab, "system").fill("Draw plain shapes.")
         lab.get_by_placeholder("name of a new template").fill("plain_shapes")
         button(lab, "Save as…").click()
-        lab.wait_for_function("() => document.querySelector('input[list]').value === 'plain_shapes'")
+        expect(template).to_have_value("plain_shapes")
         assert "Draw plain shapes." in (folder / "templates" / "plain_shapes.md").read_text()
         shot(lab, "8_saved")
 
         button(lab, "1: seed 0").click()
-        lab.wait_for_function("() => [...document.querySelectorAll('textarea')].some(e => e.value === 'a red square on a blue background')")
-        assert area(lab, "system").input_value() == ""
+        expect(area(lab, "prompt")).to_have_value("a red square on a blue background")
+        expect(area(lab, "system")).to_have_value("")  # each field has a message of its own
         shot(lab, "9_history")
 
 
