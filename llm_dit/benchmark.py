@@ -129,7 +129,7 @@ def grid(pipe, backend, repeats: int = 5, templates: int = 16, prompts: int = 32
     rests = [words.rest(30) for _ in range(prompts)]
     texts = [beginning + rest for beginning in (words.beginning(100) for _ in range(templates)) for rest in rests]
     apart = backend.replace(share_prefixes=False)
-    few = {f"diffusers, {n} at once": n for n in peer_batches} # 512 prompts would take an hour; its time per prompt does not depend on how many there are
+    few = {f"diffusers, {n} at once": n for n in peer_batches} # 512 prompts at four seconds each would take half an hour a round; what counts is its time per prompt
     calls = {"ours": lambda: backend.encode(texts), "ours without sharing": lambda: apart.encode(texts), **{name: (lambda n=n: diffusers_encode(pipe, ["a red circle"] * n)) for name, n in few.items()}}
     taken = in_turns(calls, repeats)
     best = min(few, key=lambda name: statistics.median(taken[name]) / few[name])

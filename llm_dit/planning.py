@@ -19,8 +19,9 @@ def common_length(
     return next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 # %% ../nbs/03b_planning.ipynb #92b7f4c4
-#: What a step of the model costs by itself, in tokens: about as many as make a step twice as long as one with a single token (2 CPU cores, see `10a_benchmark`).
-CALL_COST = 24
+#: What a step of the model costs by itself, in tokens. From the bare step and the full encode recorded in `10a_benchmark` (6 and 150 tokens, 0.6B shape, 2 CPU cores): a line through both
+#: meets zero tokens at 0.10 s with 2.6 ms a token in bfloat16, which is 37 tokens, and at 0.24 s with 4.9 ms in float32, which is 49. Not measured on a GPU.
+CALL_COST = 40
 
 @dataclass(frozen=True)
 class Group:
