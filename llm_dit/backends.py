@@ -250,7 +250,7 @@ class TransformersBackend:
         self.model, self.config, self.model_id, self.num_layers = model.eval(), config, model_id, num_layers
         self.tokenizer = tokenizer if isinstance(tokenizer, PromptTokenizer) else PromptTokenizer(tokenizer)
         self.prefix_cache, self.cache = PrefixCache(config.prefix_cache_bytes), EmbeddingCache(config.cache_folder, config.cache_bytes)
-        self._views, self._fingerprint = {}, None
+        self._views, self._changes, self._fingerprint = {}, None, ""
         self._shares = set(getattr(model.config, "layer_types", None) or ["full_attention"]) == {"full_attention"} # sliding windows and recurrent layers forget
 
     @classmethod
@@ -324,6 +324,7 @@ class TransformersBackend:
         if isinstance(texts, str): raise TypeError(f"encode takes a list of texts, not the string {texts[:40]!r}; write [text].")
         if not texts: raise ValueError("There is nothing to encode: the list of texts is empty; give at least one.")
         wanted = self._wanted_states(hidden_layer, layers)
+        self._notice_changed_weights()
         prompts = [self._tokenize(text) for text in texts]
         pieces = [self._pieces(prompt.ids) for prompt in prompts]
         rows = list(dict.fromkeys(row for parts in pieces for row in parts)) # each only once
@@ -339,6 +340,14 @@ class TransformersBackend:
             spans=[token_spans(text.spans, take(prompt.offsets, rows)) if hasattr(text, "spans") else () for text, prompt, rows in zip(texts, prompts, kept)],
             hidden_layer=hidden_layer, truncated=[prompt.truncated for prompt in prompts], model_id=self.model_id, history=self._how(prompts, run))
 
+    def _notice_changed_weights(self):
+        "Weights that were changed in place give other hidden states: torch counts changes, and what was kept before counts no more."
+        changes = sum(0 if p.is_inference() else p._version for p in self.model.parameters())
+        if changes == self._changes: return
+        self._changes = changes
+        self._fingerprint = weights_fingerprint(self.model) if self.config.cache_folder else str(changes)
+        self.prefix_cache.clear()
+
     def _how(self, prompts, run):
         "What a fresh encode without any limit would not have done."
         longest = max(len(prompt.ids) for prompt in prompts)
@@ -349,8 +358,7 @@ class TransformersBackend:
     def _remembered(self, rows, wanted, run):
         "Hidden states of rows, from the cache where it has them; those of a single fresh row are kept apart from those of a batch, which may round otherwise."
         if run == self._run_incremental or not (self.config.cache_bytes or self.config.cache_folder): return run(self._decoder(max(wanted)), rows, wanted)
-        if self.config.cache_folder and self._fingerprint is None: self._fingerprint = weights_fingerprint(self.model)
-        def key(row, layer): return embedding_key(model_id=self.model_id, revision=self.config.revision, weights=self._fingerprint or "", input_ids=row, layer=layer,
+        def key(row, layer): return embedding_key(model_id=self.model_id, revision=self.config.revision, weights=self._fingerprint, input_ids=row, layer=layer,
                                                   dtype=self.dtype, method=f"{'alone' if len(rows) == 1 else 'batch'} {self.device.type}")
         keys = {row: {layer: key(row, layer) for layer in wanted} for row in rows}
         found = {row: {layer: self.cache.get(name) for layer, name in keys[row].items()} for row in rows}
