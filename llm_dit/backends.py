@@ -30,6 +30,7 @@ from transformers.utils import cached_file, logging
 from .embedding_cache import EmbeddingCache, embedding_key, weights_fingerprint
 from .encoding import EncodingOutput, TruncationWarning, token_spans
 from .long_prompts import SHORTEN, join_windows, windows
+from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, lent_cache
 
@@ -152,6 +153,7 @@ class BackendConfig:
     cache_bytes: int = 256 * 2**20 # for embeddings that `encode` keeps in memory
     cache_folder: str | None = None # where embeddings are kept from one process to the next; None keeps them in memory only
     quantization: str | None = None # "int8" (torchao, weights only), "int4" (torchao, CUDA), "bnb-int8" or "bnb-nf4" (bitsandbytes); None keeps the weights as they are
+    pack_weights: bool = True # on a CPU: keep weights as its matrix kernels read them, up to twice as fast for few tokens (see `packed_weights`); they cannot be changed then
     revision: str | None = None # branch, tag or commit on the Hub
     cache_dir: str | None = None # where Hub files are kept
     local_files_only: bool = False # never ask the Hub
@@ -273,7 +275,9 @@ class TransformersBackend:
         if config.quantization and "gguf_file" in hub: raise ValueError("A GGUF file is quantised already and is unpacked on loading; leave quantization out.")
         weights = _load_layers(path, model_config, layers_needed(config.hidden_layer, num_layers),
                                subfolder=model_folder, dtype=dtype, **hub, **quantization_options(config.quantization, device, dtype))
-        return cls(weights if config.quantization else weights.to(device), tokenizer, num_layers, config, model_id=str(model))
+        if not config.quantization: weights = weights.to(device)
+        if config.pack_weights and not config.quantization and can_pack(device, dtype): pack_linears(weights)
+        return cls(weights, tokenizer, num_layers, config, model_id=str(model))
 
     @property
     def device(self) -> torch.device: return self.model.device

@@ -7,6 +7,7 @@ __all__ = ['SHAPES', 'random_decoder', 'both', 'diffusers_encode', 'Words', 'in_
            'all_layers', 'mixed_lengths', 'load_memory', 'bench_encode', 'missed']
 
 # %% ../nbs/10a_benchmark.ipynb #acbbe391
+import copy
 import json
 import random
 import statistics
@@ -25,6 +26,7 @@ from transformers import AutoModel, AutoTokenizer, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicCache
 
 from .backends import BackendConfig, TransformersBackend, component_subfolders, first_layers, resolve_model
+from .packed_weights import can_pack, pack_linears
 
 # %% ../nbs/10a_benchmark.ipynb #76b38695
 #: Qwen/Qwen3-0.6B and Qwen/Qwen3-4B, config.json; `tiny` is for tests of this benchmark.
@@ -54,11 +56,13 @@ def both(
     tokenizer: Any = None, # of transformers; the embedded checkpoint's if not given
     config: BackendConfig = BackendConfig(cache_bytes=0), # options of our backend; what is measured must not be remembered
 ) -> tuple[diffusers.ZImagePipeline, TransformersBackend]: # the peer, and our backend over the same weights
-    "diffusers' pipeline and our backend over one model."
+    "diffusers' pipeline, and our backend over the same weights, packed where they can be."
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(resolve_model("tiny"), subfolder="tokenizer")
     layers = model.config.num_hidden_layers
     pipe = diffusers.ZImagePipeline(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), None, model, tokenizer, None)
-    return pipe, TransformersBackend(first_layers(model, layers - 1), tokenizer, layers, config)
+    ours = first_layers(model, layers - 1)
+    if config.pack_weights and can_pack(model.device, model.dtype): ours = pack_linears(copy.deepcopy(ours))
+    return pipe, TransformersBackend(ours, tokenizer, layers, config)
 
 @torch.inference_mode()
 def diffusers_encode(
@@ -113,15 +117,15 @@ def _row(measure, taken, own, peer, wanted, each=1, peer_each=1):
 
 # %% ../nbs/10a_benchmark.ipynb #197cb6d4
 def short_prompt(pipe, backend, repeats: int = 5) -> list[dict]:
-    "A prompt of 22 tokens: against diffusers, and against nothing but the layers that have to run."
+    "A prompt of 22 tokens: against diffusers, and against nothing but the layers that have to run, as transformers has them and with packed weights."
     prompt = Words(backend.tokenizer.tokenizer).some(14)
     text = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
     ids = torch.tensor([backend.tokenizer(text)[0]], device=backend.device)
-    @torch.inference_mode()
-    def bare(): return backend.model(input_ids=ids, use_cache=False).last_hidden_state
-    taken = in_turns({"ours": lambda: backend.encode([text]), "diffusers": lambda: diffusers_encode(pipe, [prompt]), "bare layers": bare}, repeats)
+    plain = first_layers(pipe.text_encoder, len(backend.model.layers))
+    def bare(model): return torch.inference_mode()(lambda: model(input_ids=ids, use_cache=False).last_hidden_state)
+    taken = in_turns({"ours": lambda: backend.encode([text]), "diffusers": lambda: diffusers_encode(pipe, [prompt]), "bare layers": bare(plain), "bare packed layers": bare(backend.model)}, repeats)
     name = f"one prompt of {ids.shape[1]} tokens"
-    return [_row(name, taken, "ours", "diffusers", ">= 12"), _row(name, taken, "ours", "bare layers", ">= 0.95")]
+    return [_row(name, taken, "ours", peer, wanted) for peer, wanted in (("diffusers", ">= 12"), ("bare layers", ">= 0.95"), ("bare packed layers", ">= 0.95"))]
 
 def grid(pipe, backend, repeats: int = 5, templates: int = 16, prompts: int = 32, peer_batches: tuple = (1, 4)) -> list[dict]:
     "Templates of 100 tokens × prompts of 30: against diffusers in its best batch, and against ourselves without shared beginnings."

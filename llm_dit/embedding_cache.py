@@ -45,6 +45,7 @@ def _value_bytes(x):
     if hasattr(x, "__tensor_flatten__"): # a subclass, such as a quantised weight: read what it is made of
         return b"".join(_value_bytes(getattr(x, part)) for part in x.__tensor_flatten__()[0])
     if x.is_quantized: x = x.dequantize()
+    if x.is_mkldnn: x = x.to_dense() # packed for the CPU's matrix kernels
     raw = x.detach().contiguous().reshape(-1).view(torch.uint8)
     if raw.storage_offset() % 8: raw = raw.clone() # 64-bit integers have to be aligned
     width = max(1, -(-len(raw) // 8 // 4096)) # integers per block
