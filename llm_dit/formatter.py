@@ -16,6 +16,7 @@ from typing import Literal
 from llm_dit.conversation import ContentError, Conversation, Message, Role
 
 # %% ../nbs/01_formatter.ipynb #e55da861
+#: Text of the tokens that Qwen3 has beyond its byte-pair vocabulary, in the order of their ids from 151643 on.
 SPECIAL_TOKENS: tuple[str, ...] = tuple(
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> "
     "<|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|> <tool_call> </tool_call> "
@@ -42,6 +43,7 @@ def _check_mode(mode) -> None:
         raise ValueError(f"special_tokens={mode!r} is unknown: expected 'escape' (keep as plain text), 'error' or 'allow'.")
 
 # %% ../nbs/01_formatter.ipynb #cf0b7970
+#: What a stretch of the chat string is: structure, a role's name, or who says it.
 Label = Literal["special", "role", "system", "user", "thinking", "assistant"]
 
 @dataclass(frozen=True)

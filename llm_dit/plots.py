@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,11 +27,14 @@ from .formatter import LABEL_COLORS
 def figure_png(
     figure: Figure,
     dpi: int = 100, # pixels per inch
-) -> bytes: # of a PNG file with a palette of 256 colours
+) -> bytes: # of a PNG file, with a palette of 256 colours where no colour is then off by more than 8 of 255
     "A figure as a small picture."
-    drawn, file, size = io.BytesIO(), io.BytesIO(), [int(inches * dpi) for inches in figure.get_size_inches()]
-    figure.savefig(drawn, format="rgba", dpi=dpi)
-    Image.frombuffer("RGBA", size, drawn.getbuffer()).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(file, "PNG")
+    drawn, file = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs=dict(compress_level=0))
+    whole = Image.open(drawn).convert("RGB")
+    small = whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    off = np.abs(np.asarray(small.convert("RGB"), np.int16) - np.asarray(whole)).max()
+    (small if off <= 8 else whole).save(file, "PNG")
     return file.getvalue()
 
 def _show_figures() -> None:
@@ -262,6 +266,7 @@ def contact_sheet(
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#cccccc")
+    for axes in figure.axes[len(images):]: axes.set_axis_off()
     return figure
 
 def xy_grid(

@@ -17,7 +17,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from .planning import common_length
 
 # %% ../nbs/03c_prefix_cache.ipynb #4e119aad
-KeysAndValues = tuple[torch.Tensor, torch.Tensor] # of one layer, each (1, heads, tokens, head_dim)
+#: Keys and values of one layer, each `(1, heads, tokens, head_dim)`.
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 class _LentLayer(DynamicLayer):
     "Keys and values of a beginning that all rows of a batch share; nothing is added to it."

@@ -135,9 +135,9 @@ def lint(
 ) -> LintReport:
     "Check every template of some folders."
     registry = TemplateRegistry(*folders) if folders else TemplateRegistry.shipped()
-    root = registry.folders[-1]
+    root = registry.folders[-1].resolve()
     def shown(path): return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-    def found(level, path, message, line=None): return Finding(level, shown(Path(path)), message, line)
+    def found(level, path, message, line=None): return Finding(level, shown(Path(path).resolve()), message, line)
     findings = [found("error", e.path, str(e).removeprefix(str(e.path)).lstrip(":0123456789 "), e.line) for e in registry.errors.values()]
     findings += [found(level, t.path, message) for t in registry.values() for level, message in _check_one(t)]
     findings += [found("error", path, message) for path, message in _check_pairs(registry)]

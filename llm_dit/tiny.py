@@ -29,8 +29,10 @@ COLORS = {"red": (214, 40, 40), "green": (38, 150, 60), "blue": (35, 80, 215), "
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "diamond", "heart")
 #: Radius of an object in pixels, of a picture of 128.
 SIZES = {"small": 11, "medium": 18, "large": 27}
-#: Centres of the nine positions in pixels.
-COLUMNS, ROWS = {"left": 28, "center": 64, "right": 100}, {"top": 28, "middle": 64, "bottom": 100}
+#: Centres of the positions from left to right, in pixels.
+COLUMNS = {"left": 28, "center": 64, "right": 100}
+#: The same from top to bottom.
+ROWS = {"top": 28, "middle": 64, "bottom": 100}
 #: Looks that a system prompt (the shipped template of the same name) or words in the prompt choose.
 STYLES = ("flat", "outline", "blueprint", "neon", "pixel", "pastel")
 #: Side of a picture in pixels.
