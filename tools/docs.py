@@ -136,6 +136,7 @@ def main() -> int:
     failed = build_main(["-q", "-W", "--keep-going", "-E", "-b", "html", "-c", str(ROOT / "docs"), "-d", str(ROOT / "_build/doctrees"), str(PAGES), str(made)])
     if not failed:
         shutil.rmtree(SITE, ignore_errors=True)
+        (made / "_static/webpack-macros.html").unlink(missing_ok=True)  # a template of the theme, not a page
         shutil.move(made, SITE)
     return failed
 
