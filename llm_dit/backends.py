@@ -135,8 +135,11 @@ def component_subfolders(
     if folder.is_absolute() or str(model).startswith(".") or str(model).count("/") > 1:
         raise FileNotFoundError(f"There is no folder {model}; expected a local folder, a Hub id such as "
                                 f"Tongyi-MAI/Z-Image-Turbo, or one of {', '.join(MODEL_NAMES)}.")
-    index = cached_file(model, "model_index.json", _raise_exceptions_for_missing_entries=False, **hub)
-    return ("tokenizer", "text_encoder") if index else ("", "")
+    try: found = [name for name in ("model_index.json", "config.json") if cached_file(model, name, _raise_exceptions_for_missing_entries=False, **hub)]
+    except OSError as e: raise FileNotFoundError(f"{model} cannot be read from the Hub: {str(e).splitlines()[0]}") from e
+    if not found: raise FileNotFoundError(f"{model} is not in the Hub's cache on this machine, or holds no model, and the Hub cannot be asked; expected a Hub id and a network "
+                                          "(HF_HUB_OFFLINE and local_files_only off), or a local folder.")
+    return ("tokenizer", "text_encoder") if "model_index.json" in found else ("", "")
 
 # %% ../nbs/04_backends.ipynb #9911ff35
 @dataclass(frozen=True)

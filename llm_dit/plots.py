@@ -27,14 +27,15 @@ from .formatter import LABEL_COLORS
 def figure_png(
     figure: Figure,
     dpi: int = 100, # pixels per inch
-) -> bytes: # of a PNG file, with a palette of 256 colours where no colour is then off by more than 8 of 255
+) -> bytes: # of a PNG file with a palette of 256 colours
     "A figure as a small picture."
     drawn, file = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs=dict(compress_level=0))
     whole = Image.open(drawn).convert("RGB")
-    small = whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    off = np.abs(np.asarray(small.convert("RGB"), np.int16) - np.asarray(whole)).max()
-    (small if off <= 8 else whole).save(file, "PNG")
+    def in_palette(**options): return whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE, **options)
+    small = in_palette() # enough for axes and colour maps; pictures need colours that are chosen with more care
+    off = np.abs(np.asarray(small.convert("RGB"), np.int16) - np.asarray(whole)).max(-1) > 8
+    (small if off.mean() < .01 else in_palette(kmeans=1)).save(file, "PNG")
     return file.getvalue()
 
 def _show_figures() -> None:

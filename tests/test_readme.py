@@ -28,7 +28,7 @@ def in_own_environment(command, folder):
     venv.create(folder, with_pip=True)
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "lent.pth").write_text(next(p for p in sys.path if p.endswith("site-packages")) + "\n")
-    env = ENV | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    env = ENV | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "PIP_NO_DEPS": "1"}
     return shell(command, ROOT, env)
 
 
