@@ -16,7 +16,7 @@ _MODULE_OF = {
         "embedding_cache": ("DamagedCacheWarning", "EmbeddingCache"),
         "backends": ("BackendConfig", "IncrementalBackend", "PromptTooLongError", "TextEncoderBackend", "TransformersBackend"),
         "encoder": ("ZImageTextEncoder",),
-        "pipeline": ("ZImagePipeline", "Generation", "Recipe", "flow_match_sigmas"),
+        "pipeline": ("ZImagePipeline", "Generation", "Recipe", "RecipeWarning", "flow_match_sigmas"),
         "plots": ("contact_sheet", "difference_heatmap", "dimension_heatmap", "layer_heatmap", "norm_profile", "pca_scatter", "similarity_heatmap", "token_heatmap", "xy_grid"),
         "widgets": ("CompareSlider", "LayerExplorer", "TemplateBrowser", "TokenStrip"),
         "playground": ("Playground",),
