@@ -79,7 +79,7 @@ class Module:
 
 
 def _owner(node: ast.FunctionDef) -> str | None:
-    """The class of a function that a notebook makes a method of it, by the annotation of `self` or the decorator."""
+    """The class of which a notebook makes a function a method, with the decorator `_method`."""
     marked = any(getattr(d, "id", "") == "_method" for d in node.decorator_list)
     return "EncodingOutput" if marked and not node.name.startswith("_") else None
 

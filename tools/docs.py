@@ -30,10 +30,8 @@ def sections(sidebar: Path = NOTEBOOKS / "sidebar.yml") -> dict[str, list[str]]:
     return {part["section"]: part["contents"] for part in contents if isinstance(part, dict)}
 
 
-def names_of(module: Module | None) -> dict[str, str]:
+def names_of(module: Module) -> dict[str, str]:
     """Full names of the public things of a module, by the short name that prose uses."""
-    if not module:
-        return {}
     return {name: f"{module.name}.{name}" for name in getattr(module.objects, "__all__", ())}
 
 
