@@ -30,8 +30,9 @@ def figure_png(
 ) -> bytes: # of a PNG file with a palette of 256 colours
     "A figure as a small picture."
     drawn, file = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, pil_kwargs=dict(compress_level=0))
-    whole = Image.open(drawn).convert("RGB")
+    figure.savefig(drawn, format="rgba", dpi=dpi)
+    size = int(figure.get_figwidth() * dpi), int(figure.get_figheight() * dpi) # as Agg counts its pixels
+    whole = Image.frombytes("RGBA", size, drawn.getvalue()).convert("RGB")
     def in_palette(**options): return whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE, **options)
     small = in_palette() # enough for axes and colour maps; pictures need colours that are chosen with more care
     off = np.abs(np.asarray(small.convert("RGB"), np.int16) - np.asarray(whole)).max(-1) > 8
