@@ -23,7 +23,9 @@ from IPython.display import HTML
 
 from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput, align_tokens, token_strip
-from .pipeline import Generation, ZImagePipeline
+from .pipeline import GenerationInterrupted, ZImagePipeline
+from .preview import LatentPreview
+from .recipe import Generation
 from .plots import difference_heatmap, dimension_heatmap, figure_png, norm_profile, similarity_heatmap, token_heatmap
 from .templates import Template, TemplateRegistry
 from .widgets import CompareSlider, LatestOnly, close_parts, hidden_picture, highest_layer, image_png, show_png
@@ -187,9 +189,6 @@ class Viewer(widgets.VBox):
         self.error.value = f"<div role='alert' style='color:#d55e00;font-weight:bold'>{escape(sentence)}</div>" if sentence else ""
 
 # %% ../nbs/08a_playground.ipynb #1acee09d
-class _Cancelled(Exception):
-    "The user pressed Cancel."
-
 class Playground(widgets.VBox):
     "Change a template and watch; everything on one screen."
     def __init__(self,
@@ -349,18 +348,20 @@ class Playground(widgets.VBox):
     def _make(self, settings, overtaken):
         "Make one picture, step by step."
         p = self.painter
-        def step(done, steps, latents):
-            p.progress.max, p.progress.value = steps, done
-            if self._cancelled.is_set(): raise _Cancelled
+        preview = LatentPreview(self.pipeline)
+        def step(pipe, done, timestep, tensors):
+            p.progress.max, p.progress.value = pipe.num_timesteps, done + 1
+            if self._cancelled.is_set(): self.pipeline.cancel()
+            show_png(p.picture, image_png(preview(pipe, done, timestep, tensors)))
         def make():
             p.progress.value = 0
-            made = self.pipeline(settings.prompt, **settings.texts(), seed=settings.seed, height=settings.height, width=settings.width, num_inference_steps=settings.steps, progress=False, callback=step)
+            made = self.pipeline(settings.prompt, **settings.texts(), seed=settings.seed, height=settings.height, width=settings.width, num_inference_steps=settings.steps, progress=False, callback_on_step_end=step)
             self.generations.append((settings, made))
             show_png(p.picture, image_png(made.image))
             p.told.value = f"seed {settings.seed}, {sum(made.timings.values()):.2f} s"
             self._add_to_history(len(self.generations) - 1)
         try: self._try(make)
-        except _Cancelled: p.told.value = "cancelled"
+        except GenerationInterrupted: p.told.value = "cancelled"
         finally: p.cancel.disabled, p.generate.disabled = True, False
 
     def _add_to_history(self, i):
