@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['main', 'generate', 'reproduce', 'encode', 'list_templates', 'show_template', 'search_templates', 'lint_templates',
-           'info', 'smoke_test', 'tiny_eval', 'tiny_train', 'bench_encode']
+           'info', 'smoke_test', 'tiny_eval', 'tiny_train', 'bench_encode', 'bench_generate']
 
 # %% ../nbs/11_cli.ipynb #b039ad57
 import os
@@ -280,11 +280,29 @@ def bench_encode(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     "Time the encoding of prompts against diffusers on the same weights; exit code 1 if a ratio is smaller than wanted."
-    import json
     import torch
     from llm_dit.backends import best_dtype
-    from llm_dit.benchmark import bench_encode, missed
-    table = bench_encode(size, best_dtype(dtype, torch.device(device)), device, repeats, templates, memory, model)
+    from llm_dit.benchmark import bench_encode
+    _finish(bench_encode(size, best_dtype(dtype, torch.device(device)), device, repeats, templates, memory, model), as_json)
+
+@bench.command("generate")
+def bench_generate(
+    model: Model = "tiny",
+    random_weights: Annotated[bool, typer.Option("--random", help="Only take the model's shapes; random weights are written to a temporary folder.")] = False,
+    memory: Annotated[Optional[list[str]], typer.Option(help="Plans to measure: fast, balanced, low; all of them if not given.")] = None,
+    dtype: Dtype = None, device: Annotated[str, typer.Option(help="cuda, mps or cpu.")] = "cpu",
+    side: Annotated[Optional[int], typer.Option(help="Pixels; the model's usual size if not given.")] = None,
+    repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    "Time a picture against diffusers' own pipeline over the same parts, with each memory plan; exit code 1 if ours is more than 2 % slower."
+    from llm_dit.benchmark import MEMORY, bench_generate
+    _finish(bench_generate(model, random_weights, tuple(memory or MEMORY), dtype, device, side, repeats), as_json)
+
+def _finish(table, as_json):
+    "Print a table, and say what it missed."
+    import json
+    from llm_dit.benchmark import missed
     if as_json: typer.echo(json.dumps(dict(settings=table.attrs, rows=table.to_dict("records")), indent=1))
     else: typer.echo(f"{', '.join(f'{name} {value}' for name, value in table.attrs.items())}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")
     sentences = missed(table)
