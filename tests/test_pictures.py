@@ -58,11 +58,6 @@ def test_a_picture_saved_by_another_program(pipe, tmp_path):
     with pytest.raises((ValueError, SyntaxError)): pipe.reproduce(tmp_path / "cut.png")
 
 
-def test_every_option_of_the_command_line_is_in_the_recipe(pipe):
-    said = pipe("a red circle", num_inference_steps=1, progress=False).recipe
-    assert json.loads(said.to_json())["memory"] == "fast" and said.attention_backend == "native" and not said.compile
-
-
 @pytest.fixture(scope="module")
 def large_encoder(tmp_path_factory):
     "The embedded checkpoint with a text encoder of 420 MB in float32, random."

@@ -22,6 +22,24 @@ print(f"lowest cosine of a token {cosine:.4f}, weight {stored(pair[1]) / pair[0]
 """
 
 
+PICTURE = """
+import numpy as np
+import torch
+from llm_dit import ZImagePipeline
+from llm_dit.memory import count_bytes
+whole, small = (ZImagePipeline.from_pretrained("tiny", device="cpu", dtype="bfloat16", quantization=q) for q in (None, "int8"))
+a, b = (pipe("a red circle on a blue background", progress=False) for pipe in (whole, small))
+assert np.abs(np.asarray(a.image, int) - np.asarray(b.image, int)).mean() < 5, "nearly the same picture"
+assert (a.recipe.quantization, b.recipe.quantization) == (None, "int8")
+def stored(weight): return sum(stored(getattr(weight, part)) for part in weight.__tensor_flatten__()[0]) if hasattr(weight, "__tensor_flatten__") else weight.nbytes
+held = sum(stored(p) for p in small.pipe.transformer.parameters())
+counted = count_bytes(whole.pipe.transformer, torch.bfloat16, "int8")
+assert abs(held / counted - 1) < .03, (held, counted)
+assert small.plan.weights["transformer"] == counted < .6 * whole.plan.weights["transformer"]
+print(f"transformer: {held / 1e6:.2f} MB held, {counted / 1e6:.2f} MB planned")
+"""
+
+
 def run(code, **env):
     return subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True)
 
@@ -29,6 +47,12 @@ def run(code, **env):
 def test_int8_is_smaller_and_nearly_the_same():
     assert (TORCHAO / "torchao").is_dir(), "make installs torchao there: pip install --no-deps --target .venv/torchao torchao"
     done = run(CODE, PYTHONPATH=str(TORCHAO))
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+
+
+def test_the_transformer_is_quantised_as_planned():
+    done = run(PICTURE, PYTHONPATH=str(TORCHAO))
     assert done.returncode == 0, done.stderr
     print(done.stdout)
 
