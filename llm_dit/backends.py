@@ -350,8 +350,8 @@ class TransformersBackend:
         return self._encode(texts, hidden_layer, layers, self._run_incremental if self._shares else self._run_planned)
 
     def free(self) -> None:
-        "Let the weights leave the device until the next `encode`: an accelerator's move to main memory, on a CPU they are dropped and then read from their files again."
-        if self.device.type != "cpu": self.model.to("cpu")
+        "Let the weights leave the device until the next `encode`: an accelerator's move to main memory; on a CPU, and if bitsandbytes quantised them, they are dropped and then read from their files again."
+        if self.device.type != "cpu" and not (self.config.quantization or "").startswith("bnb"): self.model.to("cpu")
         elif self._load is None: raise ValueError("This model was not loaded by from_pretrained, so it could not be read again; keep it, or load it so.")
         elif _count_changes(self.model): raise ValueError("The weights were changed since they were loaded, and reading them again would undo that; keep the model in memory.")
         else: self.model = _without_numbers(self.model)
@@ -362,7 +362,7 @@ class TransformersBackend:
     def _wake(self):
         "Have the weights on the device."
         if self.model.device == self.device: return
-        self.model = self._load() if self.device.type == "cpu" else self.model.to(self.device)
+        self.model = self._load() if self.model.device.type == "meta" else self.model.to(self.device)
 
     def _encode(self, texts, hidden_layer, layers, run):
         if isinstance(texts, str): raise TypeError(f"encode takes a list of texts, not the string {texts[:40]!r}; write [text].")

@@ -192,6 +192,7 @@ class ZImagePipeline:
         plans = memory_plans(path, device, dtype, config.quantization, hidden_layer=config.hidden_layer, text_encoder=own, available=available_bytes(device), **config.hub_options())
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
+        if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
         given = dict(transformer=transformer or _load_transformer(path, config, device, dtype), **(dict(vae=vae) if vae else {}))
@@ -239,34 +240,26 @@ class ZImagePipeline:
         height, width = self._size(height, width, image, strength)
         for name, value in dict(num_images=num_images, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name}={value}: expected at least 1.")
-        sigmas, axes_lens, clock = linear_sigmas(num_inference_steps), self.pipe.transformer.config.axes_lens, _Clock()
+        sigmas, clock = linear_sigmas(num_inference_steps), _Clock()
+        self._cancelled.clear()
         count, templates, seeds = _side_by_side(prompt, template, seed)
         encoding = self._encode(prompt, hidden_layer, count, templates, options)
-        check_length(encoding, axes_lens)
+        check_length(encoding, self.pipe.transformer.config.axes_lens)
         negative = self.encoder.encode(negative_prompt, hidden_layer=hidden_layer) if guidance_scale > 0 else None
         if self.plan and self.plan.frees_encoder and isinstance(self.encoder.backend, FreeableBackend): self.encoder.backend.free()
         clock.lap("encode")
         wanted = [(i, seeds[i] + j) for i in range(count) for j in range(num_images)]
+        batches = _batches(wanted, encoding, 1 if image else batch_size)
+        bar = tqdm(total=len(batches) * _steps(num_inference_steps, strength if image else 1), desc="denoising", unit="step", leave=False, disable=not progress)
+        start = dict(image=image, strength=strength) if image else {}
+        images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar), **start, height=height, width=width,
+            guidance_scale=guidance_scale, sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
         shared = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
                       negative_prompt=negative_prompt if negative else None, from_embeddings=isinstance(prompt, EncodingOutput),
                       **(dict(image_hash=hash_image(image), strength=strength) if image else {}))
-        batches = _batches(wanted, encoding, 1 if image else batch_size)
-        loop = _Loop(self._cancelled, clock, callback_on_step_end, tqdm(total=len(batches) * _steps(num_inference_steps, strength if image else 1), desc="denoising", unit="step", leave=False, disable=not progress))
-        made, stopped = {}, False
-        self._cancelled.clear()
-        try:
-            for batch in batches:
-                rows, drawn = zip(*(wanted[k] for k in batch))
-                pictures = self._denoise([encoding.embeddings[i] for i in rows], negative, drawn, loop, image, strength, height=height, width=width, guidance_scale=guidance_scale,
-                                         sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
-                made.update((k, (picture, self._recipe(encoding[i], s, batch_size=len(batch), **shared, **self._template_record(templates[i]))))
-                            for k, i, s, picture in zip(batch, rows, drawn, pictures))
-        except KeyboardInterrupt: stopped = True # what it holds on to is let go before another is raised
-        finally:
-            loop.bar.close()
-            self.pipe.maybe_free_model_hooks()
-        images, recipes = ([made[k][which] for k in sorted(made)] for which in (0, 1))
-        generation = Generation(images, recipes, encoding, clock.laps) if made else None
+        together = {k: len(batch) for batch in batches for k in batch}
+        recipes = [self._recipe(encoding[i], s, batch_size=together[k], **shared, **self._template_record(templates[i])) for k, (i, s) in enumerate(wanted) if k in images]
+        generation = Generation([images[k] for k in sorted(images)], recipes, encoding, clock.laps) if images else None
         if stopped: raise GenerationInterrupted(generation)
         return generation
 
@@ -354,7 +347,20 @@ class ZImagePipeline:
         known = {text: self.encoder.encode_alone(text, hidden_layer=hidden_layer) for text in dict.fromkeys(texts)}
         return concatenate([known[text] for text in texts])
 
-    def _denoise(self, embeddings, negative, seeds, loop, image, strength, *, height, width, **arguments):
+    def _make(self, wanted, batches, encoding, negative, loop, **arguments):
+        "Pictures by their number, and whether they were stopped before all were made."
+        images, stopped = {}, False
+        try:
+            for batch in batches:
+                rows, seeds = zip(*(wanted[k] for k in batch))
+                images.update(zip(batch, self._denoise([encoding.embeddings[i] for i in rows], negative, seeds, loop, **arguments)))
+        except KeyboardInterrupt: stopped = True # what its traceback holds on to is let go here
+        finally:
+            loop.bar.close()
+            self.pipe.maybe_free_model_hooks()
+        return images, stopped
+
+    def _denoise(self, embeddings, negative, seeds, loop, *, height, width, image=None, strength=None, **arguments):
         "Run diffusers' own loop on a scheduler that no other call sees."
         kind, parts = (diffusers.ZImageImg2ImgPipeline if image else diffusers.ZImagePipeline), self.pipe
         pipe = kind(FlowMatchEulerDiscreteScheduler.from_config(parts.scheduler.config), parts.vae, None, None, parts.transformer)
@@ -377,12 +383,16 @@ class ZImagePipeline:
         return Recipe(text=str(text), input_ids_hash=hash_ids(encoding.input_ids[0]), seed=seed, model=self.model_id, revision=self.revision,
             shift=self.pipe.scheduler.config.shift, hidden_layer=encoding.hidden_layer, device=self.device.type, dtype=_name(transformer.dtype),
             **{name: own for name, (own, usual) in other.items() if own != usual},
-            quantization=self.quantization, memory=self.plan.memory if self.plan else "fast", attention_backend=self.attention_backend, compile=self.compile,
+            quantization=self.quantization, vae_tiling=_tiles(self.pipe.vae, shared["height"], shared["width"]), attention_backend=self.attention_backend, compile=self.compile,
             loras=tuple(self._loras.values()), special_tokens=getattr(text, "special_tokens", "allow"),
             spans=tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
             forged=getattr(text, "forged", ()), history=encoding.history, **shared)
 
 def _name(dtype): return str(dtype).removeprefix("torch.")
+
+def _tiles(vae, height, width):
+    "Whether a VAE decodes a picture in tiles, as diffusers decides it."
+    return bool(getattr(vae, "use_tiling", False)) and max(height, width) // 8 > vae.tile_latent_min_size
 
 def _steps(steps, strength):
     "How many steps run, as diffusers counts them for a picture that is not started from noise alone."

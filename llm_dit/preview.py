@@ -56,7 +56,7 @@ class LatentPreview:
         "What the picture is about to be; the arguments are those of `callback_on_step_end`."
         latents, sigmas = tensors["latents"][:1].detach().float().cpu(), pipe.scheduler.sigmas.cpu()
         index = pipe.scheduler.step_index # of the step to come
-        clean = latents if self._before is None else latents - sigmas[index] * (latents - self._before) / (sigmas[index] - sigmas[index - 1])
+        clean = latents if step == 0 else latents - sigmas[index] * (latents - self._before) / (sigmas[index] - sigmas[index - 1])
         self._before = latents
         height, width = latents.shape[2:]
         rgb = ((_rows(clean) @ self.colors).clamp(-1, 1) * 127.5 + 127.5).round().byte().reshape(height, width, 3)

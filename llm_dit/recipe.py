@@ -66,7 +66,7 @@ class Recipe:
     text_encoder_dtype: str | None = None # where it is another than the transformer's
     text_encoder_device: str | None = None # where it is another than the transformer's
     quantization: str | None = None # of the transformer
-    memory: str = "fast" # the memory plan: "low" streams weights, and tiles pictures that are larger than the VAE was made for
+    vae_tiling: bool = False # whether the VAE decoded it in tiles
     attention_backend: str = "native" # as diffusers names them
     compile: bool = False # whether the transformer's blocks were compiled
     loras: tuple = () # what was loaded on top of the transformer: (file or Hub id, weight)
@@ -102,7 +102,7 @@ class Recipe:
     def to_code(self) -> str:
         "The picture as a Python program."
         usual = {field.name: field.default for field in fields(self)}
-        changed = {name: getattr(self, name) for name in ("revision", "text_encoder", "quantization", "memory", "attention_backend", "compile") if getattr(self, name) != usual[name]}
+        changed = {name: getattr(self, name) for name in ("revision", "text_encoder", "quantization", "attention_backend", "compile") if getattr(self, name) != usual[name]}
         loading = dict(device=self.device, dtype=self.dtype, **changed)
         loras = "".join(f"pipe.load_lora({source!r}, {weight!r})\n" for source, weight in self.loras)
         said = "\n".join(f"    {name}={value!r}," for name, value in vars(self).items())
