@@ -136,7 +136,7 @@ def paired_difference(
     if len(a) != len(b): raise ValueError(f"{len(a)} and {len(b)} values: expected pairs, one of each for every prompt.")
     return bootstrap(np.asarray(b, dtype=float) - np.asarray(a, dtype=float), **options)
 
-# %% ../nbs/09a_metrics.ipynb #256d73d7
+# %% ../nbs/09a_metrics.ipynb #d6103b31
 def summarize(
     table: pd.DataFrame, # one row per cell, such as `Results.table`
     value: str, # column with the numbers
@@ -153,5 +153,5 @@ def summarize(
         return bootstrap(numbers, **options) if len(numbers) else Interval(*[float("nan")] * 3, 0)
     groups = list(table.groupby(by, sort=False, dropna=False))
     keys = [tuple(None if pd.isna(part) else part for part in key) for key, _ in groups] # pandas makes NaN of None
-    index = pd.MultiIndex.from_tuples(keys, names=by) if len(by) > 1 else pd.Index([key[0] for key in keys], name=by[0])
+    index = pd.MultiIndex.from_tuples(keys, names=by) if len(by) > 1 else pd.Index([key[0] for key in keys], name=by[0], dtype=object)
     return pd.DataFrame([one(group) for _, group in groups], index=index)
