@@ -352,7 +352,7 @@ class _DrawPictures:
         made = self.pipeline(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
         return replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=identity["template"], template_hash=identity["template_hash"])])
 
-# %% ../nbs/09b_experiments.ipynb #f345fd6e
+# %% ../nbs/09b_experiments.ipynb #651aa9d7
 @_method
 def run(self,
     model: ZImageTextEncoder | ZImagePipeline, # what computes
@@ -373,11 +373,12 @@ def run(self,
     for cell in plan.cells:
         if cell["error"]: store.put(cell["identity"], error=cell["error"])
     items = _text_items(plan, 1 if plan.pictures else texts_per_call)
-    with tqdm(total=sum(len(layers) for item in items for _, layers in item), desc="encoding", unit="text", leave=False, disable=not progress) as bar:
+    hidden = {} if progress else dict(disable=True) # otherwise TQDM_DISABLE decides
+    with tqdm(total=sum(len(layers) for item in items for _, layers in item), desc="encoding", unit="text", leave=False, **hidden) as bar:
         for count in worker.map(_EncodeTexts(encoder, store, plan.pictures, plan.keep_embeddings), items): bar.update(count or 0)
     drawings = [plan.drawings[key] for key in plan.missing("drawings")] if plan.pictures else []
     drawings = [one for one in drawings if _encoded(store, one[0]["encoding"])]
-    with tqdm(total=len(drawings), desc="drawing", unit="picture", leave=False, disable=not progress) as bar:
+    with tqdm(total=len(drawings), desc="drawing", unit="picture", leave=False, **hidden) as bar:
         for count in worker.map(_DrawPictures(model, store), drawings) if drawings else (): bar.update(count or 0)
     return Results(plan)
 

@@ -1,0 +1,174 @@
+"""Sweeps under kill -9, in two processes at once, and on a full disk. SWEEP_KILLS (15) kills more often."""
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from llm_dit.experiments import Sweep
+from llm_dit.encoder import ZImageTextEncoder
+from llm_dit.pipeline import ZImagePipeline
+from llm_dit.store import Store, StoreFullError
+from safetensors import SafetensorError
+
+KILLS = int(os.environ.get("SWEEP_KILLS", 15))
+TEXTS = Sweep(prompt=[f"{n} {color} dogs" for n in range(20) for color in ("red", "blue", "green", "white", "black")], thinking=[None, "on a green field"])
+PICTURES = Sweep(prompt=["a red star", "a blue circle"], seed=range(4), height=64, width=64, num_inference_steps=2)
+
+
+class Logging:
+    """A backend that writes down which texts it is given, before it encodes them."""
+
+    def __init__(self, backend, log): self.backend, self.log = backend, log
+
+    def __getattr__(self, name): return getattr(self.backend, name)
+
+    def encode(self, texts, **options):
+        os.write(self.log, json.dumps(texts).encode() + b"\n")
+        return self.backend.encode(texts, **options)
+
+
+def run(kind, model, folder): return (PICTURES if kind == "pictures" else TEXTS).run(model, folder, texts_per_call=2, progress=False)
+
+
+def load(kind):
+    torch.set_num_threads(1)
+    return (ZImagePipeline if kind == "pictures" else ZImageTextEncoder).from_pretrained("tiny", device="cpu")
+
+
+def kill_often(folder, kind, kills):
+    """Start a sweep, kill it at a random moment, start it again …; then let it finish. Forks, so that the model is loaded once. Prints the texts that each process was given."""
+    model, runs, killed = load(kind), [], 0
+    encoder = model.encoder if kind == "pictures" else model
+    for round_number in range(int(kills) + 1):
+        last, (reader, writer) = round_number == int(kills), os.pipe()
+        child = os.fork()
+        if not child:
+            encoder.backend = Logging(encoder.backend, writer)
+            run(kind, model, folder)
+            os._exit(0)
+        os.close(writer)
+        lines = open(reader)
+        given = []
+        if not last:
+            given = [json.loads(line) for _, line in zip(range(random.randrange(4) if kind == "texts" else 0), lines)]
+            time.sleep(random.random() * (.02 if given else .15 if kind == "texts" else .5))
+            os.kill(child, signal.SIGKILL)
+        given += [json.loads(line) for line in lines if line.endswith("\n")]
+        status = os.waitpid(child, 0)[1]
+        killed += os.WIFSIGNALED(status)
+        assert not last or status == 0
+        runs.append(given)
+    print(json.dumps(dict(runs=runs, killed=killed)))
+
+
+def run_once(folder, kind): run(kind, load(kind), folder)
+
+
+def child(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return {kind: run(kind, load(kind), tmp_path_factory.mktemp("undisturbed")) for kind in ("texts", "pictures")}
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {kind: load(kind) for kind in ("texts", "pictures")}
+
+
+def compare(kind, model, folder, expected):
+    """What is in a store is what an undisturbed run gives, without a damaged file and without computing anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = Store(folder)
+        plan = (PICTURES if kind == "pictures" else TEXTS).plan(model, store)
+        assert not plan.missing("encodings") and not plan.missing("drawings")
+        found = run(kind, model, store)
+    volatile = ["norm", "seconds"]
+    assert found.table.drop(columns=volatile).equals(expected.table.drop(columns=volatile))
+    assert ((found.table.norm / expected.table.norm - 1).abs() < 1e-5).all(), "up to the rounding of another batch"
+    for i in range(len(found)):
+        a, b = found.embedding(i), expected.embedding(i)
+        assert a.tokens == b.tokens and (a.embedding - b.embedding).abs().max() <= 1e-5 * b.embedding.abs().max()
+        if kind == "pictures": assert a.embedding.equal(b.embedding) and found.image(i).tobytes() == expected.image(i).tobytes()
+    store.rebuild()
+    assert len(store) == len(expected.store)
+
+
+@pytest.mark.parametrize("kind", ["texts", "pictures"])
+def test_killed_at_random_moments(tmp_path, models, undisturbed, kind):
+    kills = KILLS if kind == "texts" else min(KILLS, 8)
+    process = child("kill_often", tmp_path, kind, kills)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0
+    said = json.loads(out)
+    runs = said["runs"]
+    in_flight = [set(given[-1]) if given else set() for given in runs]
+    for later, given in enumerate(runs):
+        for earlier in range(later):
+            twice = {text for texts in given for text in texts} & {text for texts in runs[earlier] for text in texts}
+            assert twice <= in_flight[earlier], "only what was in flight is computed again"
+    print(f"\n{said['killed']} of {kills} killed; encoded {[sum(map(len, given)) for given in runs]} texts, {sum(len(texts) for given in runs for texts in given)} in all for {len(undisturbed[kind].store)} entries")
+    assert said["killed"] >= kills / 2 and sum(map(bool, runs)) > 1
+    compare(kind, models[kind], tmp_path, undisturbed[kind])
+
+
+def test_two_processes_at_once(tmp_path, models, undisturbed):
+    children = [child("run_once", tmp_path, "texts") for _ in range(2)]
+    assert [c.wait(120) for c in children] == [0, 0]
+    compare("texts", models["texts"], tmp_path, undisturbed["texts"])
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail_from(call, function, before=lambda *args: None):
+    """The function, which raises from some call on, after doing something."""
+    calls = iter(range(10**9))
+    def failing(*args, **options):
+        if next(calls) < call: return function(*args, **options)
+        before(*args)
+        raise FULL
+    return failing
+
+
+@pytest.mark.parametrize("call", [0, 1, 2, 3, 50, 51])
+@pytest.mark.parametrize("step", ["embedding", "rename", "record", "index"])
+def test_full_disk(tmp_path, models, undisturbed, monkeypatch, step, call):
+    """A clear error whichever write fails, nothing torn, and the next run computes what is missing."""
+    def half(path, data): path.open("wb").write(data[:len(data) // 2])
+    with monkeypatch.context() as patch:
+        if step == "rename": patch.setattr(os, "replace", fail_from(call, os.replace))
+        if step == "record": patch.setattr(Path, "write_bytes", fail_from(call, Path.write_bytes, half))
+        if step == "index": patch.setattr(Store, "_append", fail_from(call, Store._append, lambda store, data: store._index.open("ab").write(data[:len(data) // 2])))
+        if step == "embedding":
+            import llm_dit.encoding
+            def refuse(*args, **options): raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+            whole, calls = llm_dit.encoding.save_file, iter(range(10**9))
+            patch.setattr(llm_dit.encoding, "save_file", lambda *args, **options: (whole if next(calls) < call else refuse)(*args, **options))
+        with pytest.raises(StoreFullError, match="is full.*entries are whole"): run("texts", models["texts"], tmp_path)
+    assert not [*tmp_path.rglob("*.partial")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = Store(tmp_path)
+        assert all(store.get(record["key"]) for record in store)
+    stored = len(store)
+    assert stored == {"rename": call // 2, "index": call + 1}.get(step, call)
+    assert f"{len(undisturbed['texts'].store) - stored} of" in repr(TEXTS.plan(models["texts"], store))
+    run("texts", models["texts"], tmp_path)
+    compare("texts", models["texts"], tmp_path, undisturbed["texts"])
+
+
+if __name__ == "__main__":
+    {"kill_often": kill_often, "run_once": run_once}[sys.argv[1]](*sys.argv[2:])
