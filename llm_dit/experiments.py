@@ -6,15 +6,18 @@
 __all__ = ['TEXT_ARGUMENTS', 'PICTURE_ARGUMENTS', 'EXECUTORS', 'PICTURE_DEFAULTS', 'Sweep', 'Executor', 'SerialExecutor',
            'SweepPlan', 'Results']
 
-# %% ../nbs/09b_experiments.ipynb #576374be
+# %% ../nbs/09b_experiments.ipynb #c86a7096
 import json
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cached_property
 from inspect import signature
 from itertools import product
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,7 +39,7 @@ from .recipe import hash_image, installed_versions
 from .store import Store, content_key
 from .templates import Template
 
-# %% ../nbs/09b_experiments.ipynb #1d81524e
+# %% ../nbs/09b_experiments.ipynb #3713be90
 #: Arguments of `ZImageTextEncoder.encode` that a cell may have.
 TEXT_ARGUMENTS = ("prompt", "template", "system", "thinking", "assistant", "enable_thinking", "special_tokens", "hidden_layer")
 #: Further arguments of `ZImagePipeline` that a cell may have: they change the picture and not the embedding.
@@ -56,13 +59,15 @@ def _checked(arguments):
         if not isinstance(prompt, (str, Conversation)): raise ValueError(f"prompt={prompt!r} is a {type(prompt).__name__}, expected text or a Conversation; in YAML, put words such as yes, no and 12 between quotes.")
     return arguments
 
+def _number(value): return value.item() if getattr(value, "ndim", None) == 0 else value # NumPy's are no JSON
+
 def _values(name, value):
     "The values of an axis as a list."
-    values = value.tolist() if hasattr(value, "tolist") else list(value)
+    values = value.tolist() if hasattr(value, "tolist") else [_number(one) for one in value]
     if not values: raise ValueError(f"{name}=[]: there is nothing to vary; give at least one value.")
     return values
 
-# %% ../nbs/09b_experiments.ipynb #578be7a8
+# %% ../nbs/09b_experiments.ipynb #3df0aaa3
 class Sweep:
     "Cells of an experiment: which arguments are varied, and how they are combined."
 
@@ -75,7 +80,7 @@ class Sweep:
         _checked(arguments)
         self.how = how
         self.axes = {name: _values(name, value) for name, value in arguments.items() if _is_axis(value)}
-        self.constants = {name: value for name, value in arguments.items() if not _is_axis(value)}
+        self.constants = {name: _number(value) for name, value in arguments.items() if not _is_axis(value)}
         lengths = {name: len(values) for name, values in self.axes.items()}
         if how == "zip" and len(set(lengths.values())) > 1: raise ValueError(f"{' and '.join(f'{n} × {name}' for name, n in lengths.items())} cannot be zipped; give lists of one length, or how='product'.")
         combined = product(*self.axes.values()) if how == "product" or not self.axes else zip(*self.axes.values())
@@ -86,7 +91,7 @@ class Sweep:
         cells: Iterable[Mapping[str, Any]], # the arguments of each cell; what one leaves out has its usual value there
     ) -> "Sweep":
         "Cells from an explicit list."
-        sweep, listed = cls.__new__(cls), [dict(_checked(cell)) for cell in cells]
+        sweep, listed = cls.__new__(cls), [{name: _number(value) for name, value in _checked(cell).items()} for cell in cells]
         if not listed: raise ValueError("There is no cell; give at least one dictionary with a prompt.")
         names = dict.fromkeys(name for cell in listed for name in cell)
         values = {name: [*{content_key(dict(v=_plain(cell.get(name)))): cell.get(name) for cell in listed}.values()] for name in names}
@@ -107,7 +112,7 @@ class Sweep:
 
 def _plain(value):
     "A value as JSON, for keys and files."
-    if value is None or isinstance(value, (bool, int, float)): return value
+    if value is None or isinstance(value, (bool, int)) or isinstance(value, float) and isfinite(value): return value
     if isinstance(value, Template): return dict(template=value.name, hash=value.hash)
     if isinstance(value, Conversation): return value.to_dicts()
     if isinstance(value, Image.Image): return dict(image=hash_image(value))
@@ -352,7 +357,7 @@ class _DrawPictures:
         made = self.pipeline(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
         return replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=identity["template"], template_hash=identity["template_hash"])])
 
-# %% ../nbs/09b_experiments.ipynb #651aa9d7
+# %% ../nbs/09b_experiments.ipynb #ba2eeb2c
 @_method
 def run(self,
     model: ZImageTextEncoder | ZImagePipeline, # what computes
@@ -371,16 +376,26 @@ def run(self,
     store, encoder = plan.store, model.encoder if isinstance(model, ZImagePipeline) else model
     if progress: print(plan)
     for cell in plan.cells:
-        if cell["error"]: store.put(cell["identity"], error=cell["error"])
-    items = _text_items(plan, 1 if plan.pictures else texts_per_call)
-    hidden = {} if progress else dict(disable=True) # otherwise TQDM_DISABLE decides
-    with tqdm(total=sum(len(layers) for item in items for _, layers in item), desc="encoding", unit="text", leave=False, **hidden) as bar:
+        if cell["error"] and content_key(cell["identity"]) not in store: store.put(cell["identity"], error=cell["error"])
+    with store.working() as others: _work(plan, worker, encoder, 1 if plan.pictures else texts_per_call, others, {} if progress else dict(disable=True)) # shown, TQDM_DISABLE decides
+    return Results(plan)
+
+def _work(plan, worker, encoder, texts_per_call, others, bar_options):
+    "Encode all that is missing, then draw all that is missing."
+    store, items = plan.store, _beginning_elsewhere(_text_items(plan, texts_per_call), others)
+    with tqdm(total=sum(len(layers) for item in items for _, layers in item), desc="encoding", unit="text", leave=False, **bar_options) as bar:
         for count in worker.map(_EncodeTexts(encoder, store, plan.pictures, plan.keep_embeddings), items): bar.update(count or 0)
     drawings = [plan.drawings[key] for key in plan.missing("drawings")] if plan.pictures else []
-    drawings = [one for one in drawings if _encoded(store, one[0]["encoding"])]
-    with tqdm(total=len(drawings), desc="drawing", unit="picture", leave=False, **hidden) as bar:
-        for count in worker.map(_DrawPictures(model, store), drawings) if drawings else (): bar.update(count or 0)
-    return Results(plan)
+    drawings = _beginning_elsewhere([one for one in drawings if _encoded(store, one[0]["encoding"])], others)
+    if not drawings: return
+    with tqdm(total=len(drawings), desc="drawing", unit="picture", leave=False, **bar_options) as bar:
+        for count in worker.map(_DrawPictures(plan.model, store), drawings): bar.update(count or 0)
+
+def _beginning_elsewhere(items, others):
+    "The items for a process that is not the first: a second one begins at the end, and further ones somewhere."
+    if others < 2: return items[::-1] if others else items
+    start = random.randrange(len(items) or 1)
+    return items[start:] + items[:start]
 
 def _encoded(store, key):
     "Whether the embedding of a picture is there."
@@ -398,14 +413,14 @@ def _text_items(plan, size):
     for (text, _), one in sorted(texts.items(), key=lambda item: item[0]): groups.setdefault(tuple(one[1]), []).append(one)
     return [members[i:i + size] for members in groups.values() for i in range(0, len(members), size)]
 
-# %% ../nbs/09b_experiments.ipynb #5d6c7b2b
+# %% ../nbs/09b_experiments.ipynb #ef96563b
 class Results:
     "The cells of a sweep with what came out."
 
     def __init__(self,
         plan: SweepPlan, # what was to be done
     ):
-        self.sweep, self.store, self._plan, self._table = plan.sweep, plan.store, plan, None
+        self.sweep, self.store, self._plan = plan.sweep, plan.store, plan
 
     def __len__(self) -> int: return len(self.sweep)
 
@@ -420,8 +435,7 @@ class Results:
     @property
     def table(self) -> pd.DataFrame:
         "One row per cell: its arguments, key, tokens, norm, truncated, seconds, error, and the paths of embedding and picture below the store's folder."
-        if self._table is None: self._table = self._read()
-        return self._table.copy()
+        return self._frame.copy()
 
     def embedding(self,
         i: int, # number of the cell, from 0
@@ -440,11 +454,12 @@ class Results:
     def _file(self, i, kind):
         "Path of an embedding or picture; `ValueError` where there is none."
         if not -len(self) <= i < len(self): raise IndexError(f"Cell {i} of {len(self)}: expected {-len(self)} to {len(self) - 1}.")
-        path, error = self.table[kind].iloc[i], self.table.error.iloc[i]
+        path, error = self._frame[kind].iloc[i], self._frame.error.iloc[i]
         if path is None: raise ValueError(f"Cell {i} has no {kind}: {error or ('only text was encoded' if kind == 'picture' else 'embeddings were not kept') + ' in this sweep'}.")
         return self.store.folder / path
 
-    def _read(self):
+    @cached_property
+    def _frame(self):
         names = list(dict.fromkeys(name for cell in self.sweep._cells for name in cell))
         rows = [{**{name: _shown(cell.get(name)) for name in names}, **_outcome(self.store, planned)} for cell, planned in zip(self.sweep._cells, self._plan.cells)]
         table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in rows[0]}) # object: None is a value here
@@ -462,7 +477,7 @@ def _outcome(store, planned):
     return dict(key=planned["picture"] or planned["encoding"] or content_key(planned["identity"]), **{name: measured.get(name) for name in ("tokens", "norm", "truncated")},
                 seconds=last["result"].get("seconds") if last else None, error=error, embedding=path(encoding, "safetensors"), picture=path(picture, "png"))
 
-# %% ../nbs/09b_experiments.ipynb #4dcbc92d
+# %% ../nbs/09b_experiments.ipynb #638052ba
 def _result_method(function):
     "Make a function a method of `Results`, so that it can be explained where it is needed."
     function.__qualname__ = f"Results.{function.__name__}"
@@ -487,8 +502,8 @@ def _rows(self, fixed, *axes):
 @_result_method
 def _shown_image(self, i):
     "The picture of a cell, or a grey one."
-    if self.table["picture"].iloc[i] is not None: return self.image(i)
-    return Image.new("RGB", next((self.image(j).size for j, path in enumerate(self.table["picture"]) if path is not None), (64, 64)), "#dddddd")
+    if self._frame["picture"].iloc[i] is not None: return self.image(i)
+    return Image.new("RGB", next((self.image(j).size for j, path in enumerate(self._frame["picture"]) if path is not None), (64, 64)), "#dddddd")
 
 @_result_method
 def grid(self,
@@ -516,12 +531,12 @@ def contact_sheet(self,
     labels = [", ".join(_named(axis, _shown(self.sweep._cells[i].get(axis))) for axis in self.sweep.axes if axis not in fixed) for i in rows]
     return sheet_of([self._shown_image(i) for i in rows], labels, columns)
 
-# %% ../nbs/09b_experiments.ipynb #76d4296f
+# %% ../nbs/09b_experiments.ipynb #95707e5b
 @_result_method
 def _measure(self, metric, of, *cells):
     "A metric of one or more cells; NaN where one of them has nothing to measure."
     if of not in ("embedding", "image"): raise ValueError(f"of={of!r}: expected 'embedding' or 'image'.")
-    if any(self.table["picture" if of == "image" else "embedding"].iloc[i] is None for i in cells): return float("nan")
+    if any(self._frame["picture" if of == "image" else "embedding"].iloc[i] is None for i in cells): return float("nan")
     return float(metric(*(getattr(self, of)(i) for i in cells)))
 
 @_result_method
@@ -549,7 +564,7 @@ def compare(self,
     def same(i): return tuple(_shown(self.sweep._cells[i].get(name)) for name in others)
     controls = {same(i): i for i in rows}
     if len(controls) < len(rows): raise ValueError("Some cells are in the sweep twice; leave the doubles out.")
-    pairs = [(controls[same(i)], i) for i in range(len(self)) if i not in rows and same(i) in controls]
+    pairs = [(controls[same(i)], i) for i in sorted(set(range(len(self))) - set(rows)) if same(i) in controls]
     if not pairs: raise ValueError(f"No cell differs from one with {axis}={_shown(control)!r} in {axis} alone; such pairs come from how='product'.")
     table = self.table[list(dict.fromkeys((*self.sweep.axes, *self.sweep.constants)))].iloc[[i for _, i in pairs]].reset_index(drop=True)
     return table.assign(control=[a for a, _ in pairs], cell=[b for _, b in pairs], value=[self._measure(metric, of, a, b) for a, b in pairs])

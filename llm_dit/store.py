@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENTRY_FILES', 'content_key', 'StoreWarning', 'StoreFullError', 'Store']
 
-# %% ../nbs/09_store.ipynb #f8c460a1
+# %% ../nbs/09_store.ipynb #56d7f861
 import errno
 import hashlib
 import json
@@ -15,7 +15,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def content_key(
     except (TypeError, ValueError) as e: raise TypeError(f"What determines a result has to be plain JSON ({e}); give text, numbers, booleans, None, lists and dictionaries.") from None
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/09_store.ipynb #586a54ef
+# %% ../nbs/09_store.ipynb #bcbf4878
 class StoreWarning(UserWarning):
     "Files in a store that cannot be read as its entries; they are left alone, and what they stood for has to be computed again."
 
@@ -138,6 +138,19 @@ class Store:
             paths = {kind: self.path(record["key"], kind).relative_to(self.folder).as_posix() for kind in record["files"]}
             return {"key": record["key"], **plain, **record["result"], "error": record["error"], "time": record["time"], **paths}
         return pd.DataFrame([row(record) for record in sorted(self, key=lambda record: record["time"])], columns=None if len(self) else ["key", "error", "time"])
+
+    @contextmanager
+    def working(self) -> Iterator[int]: # how many others
+        "Leave a sign that a process works here, and say how many others have; so that they need not all begin with the same work. A killed one's sign stays for a day, which harms nothing."
+        signs, sign = self.folder / "working", f"{os.getpid()}.{secrets.token_hex(4)}"
+        signs.mkdir(exist_ok=True)
+        for old in signs.iterdir():
+            with suppress(OSError):
+                if time.time() - old.stat().st_mtime > 86400: old.unlink()
+        others = len([*signs.iterdir()])
+        (signs / sign).touch()
+        try: yield others
+        finally: (signs / sign).unlink(missing_ok=True)
 
     def _write(self, path, write):
         "Have a file written in one step, and return its size."

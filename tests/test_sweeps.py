@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 KILLS = int(os.environ.get("SWEEP_KILLS", 15))
 TEXTS = Sweep(prompt=[f"{n} {color} dogs" for n in range(20) for color in ("red", "blue", "green", "white", "black")], thinking=[None, "on a green field"])
-PICTURES = Sweep(prompt=["a red star", "a blue circle"], seed=range(4), height=64, width=64, num_inference_steps=2)
+PICTURES = Sweep(prompt=["a red star", "a blue circle"], seed=range(10), num_inference_steps=4)
 
 
 class Logging:
@@ -35,6 +35,15 @@ class Logging:
         return self.backend.encode(texts, **options)
 
 
+def log_pictures(log):
+    """The same for pictures, in this process."""
+    call = ZImagePipeline.__call__
+    def logged(self, encoding, **options):
+        os.write(log, json.dumps([f"{encoding.texts[0]} {options['seed']}"]).encode() + b"\n")
+        return call(self, encoding, **options)
+    ZImagePipeline.__call__ = logged
+
+
 def run(kind, model, folder): return (PICTURES if kind == "pictures" else TEXTS).run(model, folder, texts_per_call=2, progress=False)
 
 
@@ -44,7 +53,7 @@ def load(kind):
 
 
 def kill_often(folder, kind, kills):
-    """Start a sweep, kill it at a random moment, start it again …; then let it finish. Forks, so that the model is loaded once. Prints the texts that each process was given."""
+    """Start a sweep, kill it at a random moment, start it again …; then let it finish. Forks, so that the model is loaded once. Prints what each process was given to compute."""
     model, runs, killed = load(kind), [], 0
     encoder = model.encoder if kind == "pictures" else model
     for round_number in range(int(kills) + 1):
@@ -52,14 +61,15 @@ def kill_often(folder, kind, kills):
         child = os.fork()
         if not child:
             encoder.backend = Logging(encoder.backend, writer)
+            log_pictures(writer)
             run(kind, model, folder)
             os._exit(0)
         os.close(writer)
         lines = open(reader)
         given = []
         if not last:
-            given = [json.loads(line) for _, line in zip(range(random.randrange(4) if kind == "texts" else 0), lines)]
-            time.sleep(random.random() * (.02 if given else .15 if kind == "texts" else .5))
+            given = [json.loads(line) for _, line in zip(range(random.randrange(max(1, 60 // int(kills))) if kind == "texts" else 0), lines)]
+            time.sleep(random.random() * (.02 if given else .15 if kind == "texts" else .2))
             os.kill(child, signal.SIGKILL)
         given += [json.loads(line) for line in lines if line.endswith("\n")]
         status = os.waitpid(child, 0)[1]
@@ -69,12 +79,19 @@ def kill_often(folder, kind, kills):
     print(json.dumps(dict(runs=runs, killed=killed)))
 
 
-def run_once(folder, kind): run(kind, load(kind), folder)
+def run_once(folder, kind):
+    """Load, wait for a line, run, and print how many texts were encoded."""
+    model, log = load(kind), os.open(Path(folder) / f"{os.getpid()}.log", os.O_RDWR | os.O_CREAT)
+    model.backend = Logging(model.backend, log)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    run(kind, model, Path(folder) / "store")
+    print(sum(len(json.loads(line)) for line in os.pread(log, 10**8, 0).splitlines()))
 
 
 def child(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +136,21 @@ def test_killed_at_random_moments(tmp_path, models, undisturbed, kind):
         for earlier in range(later):
             twice = {text for texts in given for text in texts} & {text for texts in runs[earlier] for text in texts}
             assert twice <= in_flight[earlier], "only what was in flight is computed again"
-    print(f"\n{said['killed']} of {kills} killed; encoded {[sum(map(len, given)) for given in runs]} texts, {sum(len(texts) for given in runs for texts in given)} in all for {len(undisturbed[kind].store)} entries")
+    print(f"\n{said['killed']} of {kills} killed; computed {[sum(map(len, given)) for given in runs]}, {sum(len(texts) for given in runs for texts in given)} in all for {len(undisturbed[kind].store)} entries")
     assert said["killed"] >= kills / 2 and sum(map(bool, runs)) > 1
     compare(kind, models[kind], tmp_path, undisturbed[kind])
 
 
 def test_two_processes_at_once(tmp_path, models, undisturbed):
     children = [child("run_once", tmp_path, "texts") for _ in range(2)]
-    assert [c.wait(120) for c in children] == [0, 0]
-    compare("texts", models["texts"], tmp_path, undisturbed["texts"])
+    assert [c.stdout.readline() for c in children] == ["ready\n"] * 2
+    for c in children:
+        c.stdin.write("go\n")
+        c.stdin.flush()
+    counts = [int(c.communicate(timeout=120)[0]) for c in children]
+    print(f"\n{counts} texts encoded")
+    assert [c.returncode for c in children] == [0, 0] and sum(counts) < 1.5 * len(TEXTS) and min(counts) > len(TEXTS) / 10, "they share the work"
+    compare("texts", models["texts"], tmp_path / "store", undisturbed["texts"])
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -164,7 +187,7 @@ def test_full_disk(tmp_path, models, undisturbed, monkeypatch, step, call):
         store = Store(tmp_path)
         assert all(store.get(record["key"]) for record in store)
     stored = len(store)
-    assert stored == {"rename": call // 2, "index": call + 1}.get(step, call)
+    assert stored == {"rename": call // 3, "index": call + 1}.get(step, call)
     assert f"{len(undisturbed['texts'].store) - stored} of" in repr(TEXTS.plan(models["texts"], store))
     run("texts", models["texts"], tmp_path)
     compare("texts", models["texts"], tmp_path, undisturbed["texts"])
