@@ -24,7 +24,7 @@ PICTURES = Sweep(prompt=["a red star", "a blue circle"], seed=range(10), num_inf
 
 
 class Logging:
-    """A backend that writes down which texts it is given, before it encodes them."""
+    """A backend that writes down which texts it is given, before it encodes them, and takes its time."""
 
     def __init__(self, backend, log): self.backend, self.log = backend, log
 
@@ -32,6 +32,7 @@ class Logging:
 
     def encode(self, texts, **options):
         os.write(self.log, json.dumps(texts).encode() + b"\n")
+        time.sleep(.003)
         return self.backend.encode(texts, **options)
 
 
@@ -68,8 +69,8 @@ def kill_often(folder, kind, kills):
         lines = open(reader)
         given = []
         if not last:
-            given = [json.loads(line) for _, line in zip(range(random.randrange(max(1, 60 // int(kills))) if kind == "texts" else 0), lines)]
-            time.sleep(random.random() * (.02 if given else .15 if kind == "texts" else .2))
+            given = [json.loads(line) for _, line in zip(range(random.randrange(max(2, 150 // int(kills))) if kind == "texts" else 0), lines)]
+            time.sleep(random.random() * (.006 if given else .05 if kind == "texts" else .2))
             os.kill(child, signal.SIGKILL)
         given += [json.loads(line) for line in lines if line.endswith("\n")]
         status = os.waitpid(child, 0)[1]
