@@ -31,7 +31,7 @@ def content_key(
     except (TypeError, ValueError) as e: raise TypeError(f"What determines a result has to be plain JSON ({e}); give text, numbers, booleans, None, lists and dictionaries.") from None
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/09_store.ipynb #bcbf4878
+# %% ../nbs/09_store.ipynb #542dac2e
 class StoreWarning(UserWarning):
     "Files in a store that cannot be read as its entries; they are left alone, and what they stood for has to be computed again."
 
@@ -41,6 +41,7 @@ class StoreFullError(OSError):
 #: Files that an entry may have beside its JSON: an embedding and a picture.
 ENTRY_FILES = ("safetensors", "png")
 _KEY, _FILE = re.compile("[0-9a-f]{64}"), re.compile(rf"([0-9a-f]{{64}})\.(json|{'|'.join(ENTRY_FILES)})")
+_UNFINISHED = re.compile(r"[0-9a-f]{64}\..*\.partial|\.tmp\w{6}") # ours, and those of safetensors
 
 class Store:
     "A folder of results by the hash of what determines them; several processes may use it at the same time."
@@ -206,7 +207,7 @@ class Store:
             for file in os.scandir(folder.path) if folder.is_dir() else [folder]:
                 found = _FILE.fullmatch(file.name)
                 if found and folder.name == found[1][:2]: keys.add(found[1]) if found[2] == "json" else None
-                elif not file.name.endswith(".partial"): foreign.append(file.name)
+                elif not _UNFINISHED.fullmatch(file.name): foreign.append(file.name)
                 else:
                     with suppress(OSError):
                         if time.time() - file.stat().st_mtime > 3600: os.unlink(file.path)
