@@ -351,6 +351,7 @@ class TransformersBackend:
 
     def free(self) -> None:
         "Let the weights leave the device until the next `encode`: an accelerator's move to main memory; on a CPU, and if bitsandbytes quantised them, they are dropped and then read from their files again."
+        if self.model.device != self.device: return # they have left already
         if self.device.type != "cpu" and not (self.config.quantization or "").startswith("bnb"): self.model.to("cpu")
         elif self._load is None: raise ValueError("This model was not loaded by from_pretrained, so it could not be read again; keep it, or load it so.")
         elif _count_changes(self.model): raise ValueError("The weights were changed since they were loaded, and reading them again would undo that; keep the model in memory.")
