@@ -6,7 +6,8 @@
 __all__ = ['TEXT_ARGUMENTS', 'PICTURE_ARGUMENTS', 'EXECUTORS', 'PICTURE_DEFAULTS', 'Sweep', 'Executor', 'SerialExecutor',
            'SweepPlan', 'Results']
 
-# %% ../nbs/09b_experiments.ipynb #c86a7096
+# %% ../nbs/09b_experiments.ipynb #201bad10
+import hashlib
 import json
 import random
 import time
@@ -181,23 +182,30 @@ def _executor(executor):
     if isinstance(executor, str) or not isinstance(executor, Executor): raise ValueError(f"executor={executor!r}: expected {', '.join(map(repr, EXECUTORS))}, or an object with a method map(function, items).")
     return executor
 
-# %% ../nbs/09b_experiments.ipynb #2f0b7adf
+# %% ../nbs/09b_experiments.ipynb #40bc07df
 def _about_versions(): return {**installed_versions(), "llm_dit": __version__}
 
 def _about_encoder(encoder):
     "What the embeddings of an encoder depend on besides text and layer."
     backend = encoder.backend
     if hasattr(backend, "_wake"): backend._wake() # its weights may be on holiday
-    options = {name: getattr(backend.config, name) for name in ("revision", "on_overflow", "quantization", "pack_weights") if hasattr(backend, "config")}
+    config = getattr(backend, "config", None)
+    options = {name: getattr(config, name) for name in ("revision", "on_overflow", "quantization", "pack_weights") if hasattr(config, name)}
     weights = weights_fingerprint(backend.model) if hasattr(backend, "model") else None
     return dict(model=backend.model_id, weights=weights, dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
 
 def _about_pipeline(pipeline):
     "What the pictures of a pipeline depend on besides embedding, noise and schedule."
     parts = pipeline.pipe
-    return dict(model=pipeline.model_id, revision=pipeline.revision, transformer=weights_fingerprint(parts.transformer), vae=weights_fingerprint(parts.vae), dtype=str(parts.transformer.dtype).removeprefix("torch."),
+    return dict(model=pipeline.model_id, revision=pipeline.revision, transformer=_transformer_weights(parts), vae=weights_fingerprint(parts.vae), dtype=str(parts.transformer.dtype).removeprefix("torch."),
                 device=pipeline.device.type, shift=parts.scheduler.config.shift, quantization=pipeline.quantization, vae_tiling=bool(getattr(parts.vae, "use_tiling", False)), attention_backend=pipeline.attention_backend,
                 compile=pipeline.compile, loras=[list(lora) for lora in pipeline._loras.values()])
+
+def _transformer_weights(parts):
+    "The fingerprint of the transformer's weights; of their files, where diffusers streams them from a disk and has none in memory."
+    streamed = getattr(parts, "streamed", None)
+    if streamed is None: return weights_fingerprint(parts.transformer)
+    return content_key({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in Path(streamed.name).iterdir()})
 
 def _encoding_identity(text, hidden_layer, alone, encoder, versions):
     spans = [[span.label, span.start, span.end] for span in getattr(text, "spans", ())]
@@ -477,7 +485,7 @@ def _outcome(store, planned):
     return dict(key=planned["picture"] or planned["encoding"] or content_key(planned["identity"]), **{name: measured.get(name) for name in ("tokens", "norm", "truncated")},
                 seconds=last["result"].get("seconds") if last else None, error=error, embedding=path(encoding, "safetensors"), picture=path(picture, "png"))
 
-# %% ../nbs/09b_experiments.ipynb #638052ba
+# %% ../nbs/09b_experiments.ipynb #ef39cf0e
 def _result_method(function):
     "Make a function a method of `Results`, so that it can be explained where it is needed."
     function.__qualname__ = f"Results.{function.__name__}"
@@ -531,7 +539,7 @@ def contact_sheet(self,
     labels = [", ".join(_named(axis, _shown(self.sweep._cells[i].get(axis))) for axis in self.sweep.axes if axis not in fixed) for i in rows]
     return sheet_of([self._shown_image(i) for i in rows], labels, columns)
 
-# %% ../nbs/09b_experiments.ipynb #95707e5b
+# %% ../nbs/09b_experiments.ipynb #9d41c66a
 @_result_method
 def _measure(self, metric, of, *cells):
     "A metric of one or more cells; NaN where one of them has nothing to measure."
