@@ -40,11 +40,14 @@ from .recipe import hash_image, installed_versions
 from .store import Store, content_key
 from .templates import Template
 
-# %% ../nbs/09b_experiments.ipynb #3713be90
+# %% ../nbs/09b_experiments.ipynb #344ebe90
 #: Arguments of `ZImageTextEncoder.encode` that a cell may have.
 TEXT_ARGUMENTS = ("prompt", "template", "system", "thinking", "assistant", "enable_thinking", "special_tokens", "hidden_layer")
 #: Further arguments of `ZImagePipeline` that a cell may have: they change the picture and not the embedding.
 PICTURE_ARGUMENTS = ("seed", "height", "width", "num_inference_steps", "guidance_scale", "negative_prompt", "image", "strength")
+
+_ELSEWHERE = dict(num_images="it is one picture; vary seed", batch_size="pictures are made one by one, so that each can be made again", layers="it is one embedding; vary hidden_layer", layer="vary hidden_layer",
+                  incremental="what is kept does not depend on what was encoded before", progress="say it to run")
 
 def _is_axis(value): return isinstance(value, (list, tuple, range)) or hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1
 
@@ -53,6 +56,7 @@ def _checked(arguments):
     known = TEXT_ARGUMENTS + PICTURE_ARGUMENTS
     for name in arguments:
         if name in known: continue
+        if name in _ELSEWHERE: raise ValueError(f"A cell has no argument {name!r}: {_ELSEWHERE[name]}.")
         near = get_close_matches(name, known, n=1)
         raise ValueError(f"A cell has no argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."))
     if "prompt" not in arguments: raise ValueError("There is no prompt; give one, or a list of them, as in Sweep(prompt=[…]).")
@@ -68,7 +72,7 @@ def _values(name, value):
     if not values: raise ValueError(f"{name}=[]: there is nothing to vary; give at least one value.")
     return values
 
-# %% ../nbs/09b_experiments.ipynb #3df0aaa3
+# %% ../nbs/09b_experiments.ipynb #e66ba32f
 class Sweep:
     "Cells of an experiment: which arguments are varied, and how they are combined."
 
@@ -103,9 +107,9 @@ class Sweep:
     def __len__(self) -> int: return len(self._cells)
 
     def __repr__(self) -> str:
-        counts = {"product": " × ", "zip": ", zipped ", "list": ", listed "}[self.how].join(f"{len(values)} {name}" for name, values in self.axes.items())
+        said = {"product": " × ".join(f"{len(values)} {name}" for name, values in self.axes.items()), "zip": f"{' and '.join(self.axes)} side by side", "list": f"a list that varies {', '.join(self.axes)}"}[self.how]
         same = "".join(f", {name}={_shown(value)!r}" for name, value in self.constants.items())
-        return f"Sweep({counts or 'nothing varied'}: {len(self)} {'cell' if len(self) == 1 else 'cells'}{same})"
+        return f"Sweep({said if self.axes else 'nothing varied'}: {len(self)} {'cell' if len(self) == 1 else 'cells'}{same})"
 
     def cells(self) -> list[dict[str, Any]]:
         "The arguments of each cell, in order."
@@ -297,10 +301,10 @@ def _planned(plan, cell, encoder, about, about_pipeline, versions):
 
 def _sentence(error): return f"{type(error).__name__}: {' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())}"
 
-# %% ../nbs/09b_experiments.ipynb #f3caf278
-def _done(store, identity, files):
-    "Whether an entry has come in since the plan was made."
-    record = store.get(content_key(identity), files)
+# %% ../nbs/09b_experiments.ipynb #39fe4022
+def _done(store, key, files):
+    "Whether an entry is there, perhaps since the plan was made, and is no failure."
+    record = store.get(key, files)
     return record is not None and record["error"] is None
 
 @dataclass
@@ -313,7 +317,7 @@ class _EncodeTexts:
 
     def __call__(self, item):
         files = ("safetensors",) * self.keep
-        wanted = [(text, {layer: identity for layer, identity in layers.items() if not _done(self.store, identity, files)}) for text, layers in item]
+        wanted = [(text, {layer: identity for layer, (key, identity) in layers.items() if not _done(self.store, key, files)}) for text, layers in item]
         for identity, encoding, seconds in self._outcomes([one for one in wanted if one[1]]):
             if isinstance(encoding, Exception): self.store.put(identity, error=_sentence(encoding))
             else: self.store.put(identity, _measured(encoding, seconds), files={"safetensors": encoding.save} if self.keep else None)
@@ -346,13 +350,13 @@ def _measured(encoding, seconds):
 
 @dataclass
 class _DrawPictures:
-    "Make a picture from a stored embedding and store it with its recipe; an item is what determines it, its text and its arguments."
+    "Make a picture from a stored embedding and store it with its recipe; an item is its key, what determines it, its text and its arguments."
     pipeline: ZImagePipeline
     store: Store
 
     def __call__(self, item):
-        identity, text, picture = item
-        if _done(self.store, identity, ("png",)): return 1
+        key, identity, text, picture = item
+        if _done(self.store, key, ("png",)): return 1
         start = time.perf_counter()
         try: made = self._draw(identity, text, picture)
         except Exception as e: self.store.put(identity, error=_sentence(e))
@@ -365,7 +369,7 @@ class _DrawPictures:
         made = self.pipeline(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
         return replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=identity["template"], template_hash=identity["template_hash"])])
 
-# %% ../nbs/09b_experiments.ipynb #ba2eeb2c
+# %% ../nbs/09b_experiments.ipynb #3c0bbab5
 @_method
 def run(self,
     model: ZImageTextEncoder | ZImagePipeline, # what computes
@@ -393,8 +397,8 @@ def _work(plan, worker, encoder, texts_per_call, others, bar_options):
     store, items = plan.store, _beginning_elsewhere(_text_items(plan, texts_per_call), others)
     with tqdm(total=sum(len(layers) for item in items for _, layers in item), desc="encoding", unit="text", leave=False, **bar_options) as bar:
         for count in worker.map(_EncodeTexts(encoder, store, plan.pictures, plan.keep_embeddings), items): bar.update(count or 0)
-    drawings = [plan.drawings[key] for key in plan.missing("drawings")] if plan.pictures else []
-    drawings = _beginning_elsewhere([one for one in drawings if _encoded(store, one[0]["encoding"])], others)
+    drawings = [(key, *plan.drawings[key]) for key in plan.missing("drawings")] if plan.pictures else []
+    drawings = _beginning_elsewhere([one for one in drawings if _done(store, one[1]["encoding"], ("safetensors",))], others)
     if not drawings: return
     with tqdm(total=len(drawings), desc="drawing", unit="picture", leave=False, **bar_options) as bar:
         for count in worker.map(_DrawPictures(plan.model, store), drawings): bar.update(count or 0)
@@ -405,23 +409,18 @@ def _beginning_elsewhere(items, others):
     start = random.randrange(len(items) or 1)
     return items[start:] + items[:start]
 
-def _encoded(store, key):
-    "Whether the embedding of a picture is there."
-    record = store.get(key, ("safetensors",))
-    return record is not None and record["error"] is None
-
 def _text_items(plan, size):
     "Texts to encode, those with a common beginning side by side, each with what determines its embedding by layer."
     texts = {}
     for key in plan.needed_encodings():
         identity, text = plan.encodings[key]
-        same = (text, content_key(dict(identity, hidden_layer=None)))
-        texts.setdefault(same, (text, {}))[1][identity["hidden_layer"]] = identity
+        same = (text, text.special_tokens, text.spans)
+        texts.setdefault(same, (text, {}))[1][identity["hidden_layer"]] = key, identity
     groups = {}
-    for (text, _), one in sorted(texts.items(), key=lambda item: item[0]): groups.setdefault(tuple(one[1]), []).append(one)
+    for one in sorted(texts.values(), key=lambda one: one[0]): groups.setdefault(tuple(one[1]), []).append(one)
     return [members[i:i + size] for members in groups.values() for i in range(0, len(members), size)]
 
-# %% ../nbs/09b_experiments.ipynb #ef96563b
+# %% ../nbs/09b_experiments.ipynb #1de693ea
 class Results:
     "The cells of a sweep with what came out."
 
@@ -463,7 +462,7 @@ class Results:
         "Path of an embedding or picture; `ValueError` where there is none."
         if not -len(self) <= i < len(self): raise IndexError(f"Cell {i} of {len(self)}: expected {-len(self)} to {len(self) - 1}.")
         path, error = self._frame[kind].iloc[i], self._frame.error.iloc[i]
-        if path is None: raise ValueError(f"Cell {i} has no {kind}: {error or ('only text was encoded' if kind == 'picture' else 'embeddings were not kept') + ' in this sweep'}.")
+        if path is None: raise ValueError(f"Cell {i} has no {kind}: {(error or ('only text was encoded' if kind == 'picture' else 'embeddings were not kept') + ' in this sweep').rstrip('.')}.")
         return self.store.folder / path
 
     @cached_property
