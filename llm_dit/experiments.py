@@ -72,7 +72,7 @@ def _values(name, value):
     if not values: raise ValueError(f"{name}=[]: there is nothing to vary; give at least one value.")
     return values
 
-# %% ../nbs/09b_experiments.ipynb #e66ba32f
+# %% ../nbs/09b_experiments.ipynb #f90f013e
 class Sweep:
     "Cells of an experiment: which arguments are varied, and how they are combined."
 
@@ -115,6 +115,29 @@ class Sweep:
         "The arguments of each cell, in order."
         return [dict(cell) for cell in self._cells]
 
+    def to_yaml(self,
+        path: str | Path, # file to write
+    ) -> Path: # the file that was written
+        "Write what is varied; `Sweep.from_yaml` reads it."
+        for name, value in [(name, value) for cell in self._cells for name, value in cell.items()]:
+            if type(value) not in (str, int, float, bool, type(None)): raise ValueError(f"{name} has a {type(value).__name__}, which cannot be written as YAML; expected text and numbers: write templates by name, or run this sweep from Python.")
+        path, said = Path(path), dict(cells=self._cells) if self.how == "list" else dict(how=self.how, arguments={**self.axes, **self.constants})
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
+        return partial.replace(path)
+
+    @classmethod
+    def from_yaml(cls,
+        path: str | Path, # a file that `to_yaml` or a person wrote
+    ) -> "Sweep":
+        "Read what is varied, by a safe loader."
+        try: said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as e: raise ValueError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
+        keys = set(said) if isinstance(said, dict) else set()
+        if keys == {"cells"} and isinstance(said["cells"], list) and all(isinstance(cell, dict) for cell in said["cells"]): return cls.of(said["cells"])
+        if "arguments" in keys <= {"how", "arguments"} and isinstance(said["arguments"], dict): return cls(**{"how": said.get("how", "product"), **said["arguments"]})
+        raise ValueError(f"{path} is no sweep; expected arguments: with a list for what is varied (and how: product or zip), or cells: with a list of them, as Sweep.to_yaml writes it.")
+
 def _plain(value):
     "A value as JSON, for keys and files."
     if value is None or isinstance(value, (bool, int)) or isinstance(value, float) and isfinite(value): return value
@@ -128,40 +151,7 @@ def _shown(value):
     plain = _plain(value)
     return plain if not isinstance(plain, (dict, list)) else value.name if isinstance(value, Template) else next(iter(plain.values())) if isinstance(plain, dict) else json.dumps(plain, ensure_ascii=False)
 
-# %% ../nbs/09b_experiments.ipynb #9ef8de78
-def _method(function):
-    "Make a function a method of `Sweep`, so that it can be explained where it is needed."
-    function.__qualname__ = f"Sweep.{function.__name__}"
-    setattr(Sweep, function.__name__, function)
-    return function
-
-@_method
-def to_yaml(self,
-    path: str | Path, # file to write
-) -> Path: # the file that was written
-    "Write what is varied; `Sweep.from_yaml` reads it."
-    for name, value in [(name, value) for cell in self._cells for name, value in cell.items()]:
-        if type(value) not in (str, int, float, bool, type(None)): raise ValueError(f"{name} has a {type(value).__name__}, which cannot be written as YAML; expected text and numbers: write templates by name, or run this sweep from Python.")
-    path, said = Path(path), dict(cells=self._cells) if self.how == "list" else dict(how=self.how, arguments={**self.axes, **self.constants})
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
-    return partial.replace(path)
-
-def _from_yaml(cls,
-    path: str | Path, # a file that `to_yaml` or a person wrote
-) -> Sweep:
-    "Read what is varied."
-    try: said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise ValueError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
-    keys = set(said) if isinstance(said, dict) else set()
-    if keys == {"cells"} and isinstance(said["cells"], list) and all(isinstance(cell, dict) for cell in said["cells"]): return Sweep.of(said["cells"])
-    if "arguments" in keys <= {"how", "arguments"} and isinstance(said["arguments"], dict): return Sweep(**{"how": said.get("how", "product"), **said["arguments"]})
-    raise ValueError(f"{path} is no sweep; expected arguments: with a list for what is varied (and how: product or zip), or cells: with a list of them, as Sweep.to_yaml writes it.")
-
-_from_yaml.__name__, _from_yaml.__qualname__ = "from_yaml", "Sweep.from_yaml"
-Sweep.from_yaml = classmethod(_from_yaml)
-
-# %% ../nbs/09b_experiments.ipynb #0845fc8b
+# %% ../nbs/09b_experiments.ipynb #6bdca558
 @runtime_checkable
 class Executor(Protocol):
     "Runs a function on items, here or elsewhere."
@@ -186,7 +176,7 @@ def _executor(executor):
     if isinstance(executor, str) or not isinstance(executor, Executor): raise ValueError(f"executor={executor!r}: expected {', '.join(map(repr, EXECUTORS))}, or an object with a method map(function, items).")
     return executor
 
-# %% ../nbs/09b_experiments.ipynb #40bc07df
+# %% ../nbs/09b_experiments.ipynb #265a55cc
 def _about_versions(): return {**installed_versions(), "llm_dit": __version__}
 
 def _about_encoder(encoder):
@@ -220,7 +210,7 @@ def _picture_identity(encoding_key, template, picture, about, versions):
     usual = dict(negative_prompt=picture["negative_prompt"] if picture["guidance_scale"] > 0 else None, image=hash_image(image) if image else None, strength=picture["strength"] if image else None)
     return dict(kind="picture", encoding=encoding_key, **template, **{**picture, **usual}, pipeline=about, versions=versions)
 
-# %% ../nbs/09b_experiments.ipynb #09acf002
+# %% ../nbs/09b_experiments.ipynb #7aa68b1f
 #: What a picture is made with where a cell does not say it.
 PICTURE_DEFAULTS = {name: parameter.default for name, parameter in signature(ZImagePipeline.__call__).parameters.items() if name in PICTURE_ARGUMENTS}
 
@@ -259,8 +249,16 @@ class SweepPlan:
         failed = sum(cell["error"] is not None for cell in self.cells)
         return f"{len(self.cells)} cells: {', '.join(parts)}{f'; {failed} cells cannot be formatted' if failed else ''}"
 
-# %% ../nbs/09b_experiments.ipynb #6733393b
-@_method
+# %% ../nbs/09b_experiments.ipynb #8105e496
+def _method_of(cls):
+    "Make a function a method of a class, so that it can be explained where it is needed."
+    def add(function):
+        function.__qualname__ = f"{cls.__name__}.{function.__name__}"
+        setattr(cls, function.__name__, function)
+        return function
+    return add
+
+@_method_of(Sweep)
 def plan(self,
     model: ZImageTextEncoder | ZImagePipeline, # what computes
     store: Store | str | Path, # where results are kept
@@ -301,7 +299,7 @@ def _planned(plan, cell, encoder, about, about_pipeline, versions):
 
 def _sentence(error): return f"{type(error).__name__}: {' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())}"
 
-# %% ../nbs/09b_experiments.ipynb #39fe4022
+# %% ../nbs/09b_experiments.ipynb #b8a64df4
 def _done(store, key, files):
     "Whether an entry is there, perhaps since the plan was made, and is no failure."
     record = store.get(key, files)
@@ -369,8 +367,8 @@ class _DrawPictures:
         made = self.pipeline(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
         return replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=identity["template"], template_hash=identity["template_hash"])])
 
-# %% ../nbs/09b_experiments.ipynb #3c0bbab5
-@_method
+# %% ../nbs/09b_experiments.ipynb #f6a98b13
+@_method_of(Sweep)
 def run(self,
     model: ZImageTextEncoder | ZImagePipeline, # what computes
     store: Store | str | Path, # where results are kept, and found again
@@ -420,7 +418,7 @@ def _text_items(plan, size):
     for one in sorted(texts.values(), key=lambda one: one[0]): groups.setdefault(tuple(one[1]), []).append(one)
     return [members[i:i + size] for members in groups.values() for i in range(0, len(members), size)]
 
-# %% ../nbs/09b_experiments.ipynb #1de693ea
+# %% ../nbs/09b_experiments.ipynb #76d3562a
 class Results:
     "The cells of a sweep with what came out."
 
@@ -484,20 +482,14 @@ def _outcome(store, planned):
     return dict(key=planned["picture"] or planned["encoding"] or content_key(planned["identity"]), **{name: measured.get(name) for name in ("tokens", "norm", "truncated")},
                 seconds=last["result"].get("seconds") if last else None, error=error, embedding=path(encoding, "safetensors"), picture=path(picture, "png"))
 
-# %% ../nbs/09b_experiments.ipynb #ef39cf0e
-def _result_method(function):
-    "Make a function a method of `Results`, so that it can be explained where it is needed."
-    function.__qualname__ = f"Results.{function.__name__}"
-    setattr(Results, function.__name__, function)
-    return function
-
+# %% ../nbs/09b_experiments.ipynb #0f9edf43
 def _named(axis, value):
     "A value as a label."
     if value is None: return f"no {axis}"
     if value == "": return f"empty {axis}"
     return value if isinstance(value, str) else f"{axis} {value}"
 
-@_result_method
+@_method_of(Results)
 def _rows(self, fixed, *axes):
     "Numbers of the cells that have some values; `ValueError` where an argument is not in the sweep, or no cell has the value."
     for name in (*fixed, *axes):
@@ -506,13 +498,13 @@ def _rows(self, fixed, *axes):
     if not rows: raise ValueError(f"No cell has {', '.join(f'{name}={_shown(value)!r}' for name, value in fixed.items())}; it was not in the sweep.")
     return rows
 
-@_result_method
+@_method_of(Results)
 def _shown_image(self, i):
     "The picture of a cell, or a grey one."
     if self._frame["picture"].iloc[i] is not None: return self.image(i)
     return Image.new("RGB", next((self.image(j).size for j, path in enumerate(self._frame["picture"]) if path is not None), (64, 64)), "#dddddd")
 
-@_result_method
+@_method_of(Results)
 def grid(self,
     x: str, # argument whose values are the columns
     y: str, # argument whose values are the rows
@@ -528,7 +520,7 @@ def grid(self,
     def picture(place): return self._shown_image(places[place][0]) if place in places else self._shown_image(-1).point(lambda value: 255)
     return xy_grid([[picture((b, a)) for a in xs] for b in ys], [_named(x, a) for a in xs], [_named(y, b) for b in ys])
 
-@_result_method
+@_method_of(Results)
 def contact_sheet(self,
     columns: int = 6, # pictures in a row
     **fixed: Any, # only cells with these values
@@ -538,15 +530,15 @@ def contact_sheet(self,
     labels = [", ".join(_named(axis, _shown(self.sweep._cells[i].get(axis))) for axis in self.sweep.axes if axis not in fixed) for i in rows]
     return sheet_of([self._shown_image(i) for i in rows], labels, columns)
 
-# %% ../nbs/09b_experiments.ipynb #9d41c66a
-@_result_method
+# %% ../nbs/09b_experiments.ipynb #70149c7c
+@_method_of(Results)
 def _measure(self, metric, of, *cells):
     "A metric of one or more cells; NaN where one of them has nothing to measure."
     if of not in ("embedding", "image"): raise ValueError(f"of={of!r}: expected 'embedding' or 'image'.")
     if any(self._frame["picture" if of == "image" else "embedding"].iloc[i] is None for i in cells): return float("nan")
     return float(metric(*(getattr(self, of)(i) for i in cells)))
 
-@_result_method
+@_method_of(Results)
 def summary(self,
     by: str | Sequence[str], # argument or arguments whose values make the groups
     metric: str | Callable[[Any], float] = "norm", # a column of the table, or a function of an embedding or picture
@@ -559,7 +551,7 @@ def summary(self,
     if isinstance(metric, str): return summarize(self.table, metric, by, over, **options)
     return summarize(self.table.assign(value=[self._measure(metric, of, i) for i in range(len(self))]), "value", by, over, **options)
 
-@_result_method
+@_method_of(Results)
 def compare(self,
     axis: str, # the argument that makes the difference
     control: Any, # its value in the control arm
