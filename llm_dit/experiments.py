@@ -299,7 +299,7 @@ def _planned(plan, cell, encoder, about, about_pipeline, versions):
 
 def _sentence(error): return f"{type(error).__name__}: {' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())}"
 
-# %% ../nbs/09b_experiments.ipynb #b8a64df4
+# %% ../nbs/09b_experiments.ipynb #6dfbcb88
 def _done(store, key, files):
     "Whether an entry is there, perhaps since the plan was made, and is no failure."
     record = store.get(key, files)
@@ -318,7 +318,7 @@ class _EncodeTexts:
         wanted = [(text, {layer: identity for layer, (key, identity) in layers.items() if not _done(self.store, key, files)}) for text, layers in item]
         for identity, encoding, seconds in self._outcomes([one for one in wanted if one[1]]):
             if isinstance(encoding, Exception): self.store.put(identity, error=_sentence(encoding))
-            else: self.store.put(identity, _measured(encoding, seconds), files={"safetensors": encoding.save} if self.keep else None)
+            else: self.store.put(identity, _measured(encoding, seconds), files={"safetensors": encoding.to_bytes()} if self.keep else None)
         return sum(len(layers) for _, layers in item)
 
     def _outcomes(self, wanted):

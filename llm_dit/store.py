@@ -31,7 +31,7 @@ def content_key(
     except (TypeError, ValueError) as e: raise TypeError(f"What determines a result has to be plain JSON ({e}); give text, numbers, booleans, None, lists and dictionaries.") from None
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/09_store.ipynb #542dac2e
+# %% ../nbs/09_store.ipynb #6836d44c
 class StoreWarning(UserWarning):
     "Files in a store that cannot be read as its entries; they are left alone, and what they stood for has to be computed again."
 
@@ -76,7 +76,7 @@ class Store:
     ) -> Path:
         "Where a file of an entry is or would be."
         if not isinstance(key, str) or not _KEY.fullmatch(key): raise ValueError(f"key={key!r}: expected 64 lower-case hexadecimal digits, as content_key gives them.")
-        return self._entries / key[:2] / f"{key}.{kind}"
+        return Path(f"{self._entries}/{key[:2]}/{key}.{kind}")
 
     def get(self,
         key: str, # what `content_key` says
@@ -94,16 +94,16 @@ class Store:
         result: Mapping[str, Any] | None = None, # plain numbers and text
         *,
         error: str | None = None, # why there is no result; an entry that has one is not replaced by it
-        files: Mapping[str, Callable[[Path], Any]] | None = None, # "safetensors", "png": functions that write to the path they are given
+        files: Mapping[str, bytes | Callable[[Path], Any]] | None = None, # "safetensors", "png": their content, or functions that write to the path they are given
     ) -> dict: # the record
         "Keep a result, or why there is none, in one step; `StoreFullError` where the disk is full."
         key = content_key(identity)
         if error is not None and (known := self.get(key)) and known["error"] is None: return known
         record = dict(key=key, identity=dict(identity), result=dict(result or {}), error=error, files={}, time=datetime.now(timezone.utc).isoformat(timespec="milliseconds"))
         try:
-            for kind, write in (files or {}).items(): record["files"][kind] = self._write(self.path(key, kind), write)
+            for kind, content in (files or {}).items(): record["files"][kind] = self._write(self.path(key, kind), content)
             line = json.dumps(record).encode() + b"\n"
-            self._write(self.path(key), lambda path: path.write_bytes(line))
+            self._write(self.path(key), line)
             self._append(line)
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
@@ -129,7 +129,7 @@ class Store:
         "Write the index anew from the entries."
         self._records, self._read_until = {}, (None, 0)
         self._compare_with_entries(append=False)
-        self._write(self._index, lambda path: path.write_bytes(b"".join(json.dumps(record).encode() + b"\n" for record in self)))
+        self._write(self._index, b"".join(json.dumps(record).encode() + b"\n" for record in self))
 
     def table(self) -> pd.DataFrame: # one row per entry: key, what determines it, its result, error, time, and its files relative to the folder
         "All entries, the oldest first; versions and the like are in the records (`get`)."
@@ -153,28 +153,33 @@ class Store:
         try: yield others
         finally: (signs / sign).unlink(missing_ok=True)
 
-    def _write(self, path, write):
-        "Have a file written in one step, and return its size."
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.partial")
-        if path.parent not in self._made: path.parent.mkdir(parents=True, exist_ok=True)
-        self._made.add(path.parent)
+    def _write(self, path, content):
+        "Write a file in one step, and return its size."
+        folder, name = os.path.split(path)
+        partial = f"{folder}/{name.partition('.')[0]}.{os.getpid()}.{secrets.token_hex(4)}.partial"
+        if folder not in self._made: os.makedirs(folder, exist_ok=True)
+        self._made.add(folder)
         try:
-            write(partial)
+            if isinstance(content, bytes): _write_bytes(partial, content)
+            else: content(Path(partial))
             if self.durable: _flush(partial)
-            size = partial.stat().st_size
+            size = os.stat(partial).st_size
             os.replace(partial, path)
         except BaseException as e:
-            for leftover in (partial, partial.with_name(partial.name + ".partial")): leftover.unlink(missing_ok=True)
+            for leftover in (partial, f"{partial}.partial"):
+                with suppress(FileNotFoundError): os.unlink(leftover)
             if "No space left" in str(e) and not isinstance(e, OSError): raise OSError(errno.ENOSPC, "No space left on device") from e # as safetensors says it
             raise
         return size
 
     def _append(self, data):
         "Add whole lines to the index with one call, which no other process can break into."
-        with open(self._index, "a+b", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if end and os.pread(file.fileno(), 1, end - 1) != b"\n": data = b"\n" + data # a line was cut off
-            if file.write(data) != len(data): raise OSError(errno.ENOSPC, "No space left on device")
+        file = os.open(self._index, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            end = os.fstat(file).st_size
+            if end and os.pread(file, 1, end - 1) != b"\n": data = b"\n" + data # a line was cut off
+            if os.write(file, data) != len(data): raise OSError(errno.ENOSPC, "No space left on device")
+        finally: os.close(file)
 
     def _read(self, key):
         "The record in an entry's file; nothing where there is none, or where it is damaged, which is reported."
@@ -224,6 +229,12 @@ def _parsed(data):
     try: record = json.loads(data)
     except ValueError: return None
     return record if isinstance(record, dict) and {"key", "identity", "result", "error", "files", "time"} <= record.keys() else None
+
+def _write_bytes(path, data):
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        while data: data = data[os.write(file, data):] # a full disk takes a part, and then raises
+    finally: os.close(file)
 
 def _flush(path):
     with open(path, "rb+") as file: os.fsync(file.fileno())
