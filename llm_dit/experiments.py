@@ -6,7 +6,7 @@
 __all__ = ['TEXT_ARGUMENTS', 'PICTURE_ARGUMENTS', 'EXECUTORS', 'PICTURE_DEFAULTS', 'Sweep', 'Executor', 'SerialExecutor',
            'SweepPlan', 'Results']
 
-# %% ../nbs/09b_experiments.ipynb #201bad10
+# %% ../nbs/09b_experiments.ipynb #c6351030
 import hashlib
 import json
 import random
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
+import torch
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image
@@ -176,7 +177,7 @@ def _executor(executor):
     if isinstance(executor, str) or not isinstance(executor, Executor): raise ValueError(f"executor={executor!r}: expected {', '.join(map(repr, EXECUTORS))}, or an object with a method map(function, items).")
     return executor
 
-# %% ../nbs/09b_experiments.ipynb #265a55cc
+# %% ../nbs/09b_experiments.ipynb #caddfda9
 def _about_versions(): return {**installed_versions(), "llm_dit": __version__}
 
 def _about_encoder(encoder):
@@ -188,13 +189,6 @@ def _about_encoder(encoder):
     weights = weights_fingerprint(backend.model) if hasattr(backend, "model") else None
     return dict(model=backend.model_id, weights=weights, dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
 
-def _about_pipeline(pipeline):
-    "What the pictures of a pipeline depend on besides embedding, noise and schedule."
-    parts = pipeline.pipe
-    return dict(model=pipeline.model_id, revision=pipeline.revision, transformer=_transformer_weights(parts), vae=weights_fingerprint(parts.vae), dtype=str(parts.transformer.dtype).removeprefix("torch."),
-                device=pipeline.device.type, shift=parts.scheduler.config.shift, quantization=pipeline.quantization, vae_tiling=bool(getattr(parts.vae, "use_tiling", False)), attention_backend=pipeline.attention_backend,
-                compile=pipeline.compile, loras=[list(lora) for lora in pipeline._loras.values()])
-
 def _transformer_weights(parts):
     "The fingerprint of the transformer's weights; of their files, where diffusers streams them from a disk and has none in memory."
     streamed = getattr(parts, "streamed", None)
@@ -205,10 +199,18 @@ def _encoding_identity(text, hidden_layer, alone, encoder, versions):
     spans = [[span.label, span.start, span.end] for span in getattr(text, "spans", ())]
     return dict(kind="encoding", text=str(text), spans=spans, special_tokens=getattr(text, "special_tokens", "allow"), hidden_layer=hidden_layer, alone=alone, encoder=encoder, versions=versions)
 
-def _picture_identity(encoding_key, template, picture, about, versions):
-    image = picture["image"]
-    usual = dict(negative_prompt=picture["negative_prompt"] if picture["guidance_scale"] > 0 else None, image=hash_image(image) if image else None, strength=picture["strength"] if image else None)
-    return dict(kind="picture", encoding=encoding_key, **template, **{**picture, **usual}, pipeline=about, versions=versions)
+#: Fields of a recipe that the embedding determines, or that are the same in all sweeps.
+_OF_THE_TEXT = ("text", "input_ids_hash", "hidden_layer", "special_tokens", "spans", "forged", "history", "from_embeddings", "batch_size")
+_NO_TEXT = EncodingOutput([torch.zeros(1, 1)], [torch.zeros(1, dtype=torch.int64)], [[""]], [""], [()], -2, [False])
+
+def _picture_identity(encoding_key, pipeline, template, picture, weights):
+    "What its recipe will say, but with the key of the embedding for the text, and with fingerprints of the weights."
+    image, guided = picture["image"], picture["guidance_scale"] > 0
+    said = {name: picture[name] for name in ("height", "width", "num_inference_steps", "guidance_scale")}
+    start = dict(image_hash=hash_image(image), strength=picture["strength"]) if image else {}
+    recipe = vars(pipeline._recipe(_NO_TEXT, picture["seed"], negative_prompt=picture["negative_prompt"] if guided else None, **said, **start, **template))
+    of_picture = {name: value for name, value in recipe.items() if name not in _OF_THE_TEXT}
+    return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | dict(loras=[list(lora) for lora in recipe["loras"]], versions={**recipe["versions"], "llm_dit": __version__}))
 
 # %% ../nbs/09b_experiments.ipynb #7aa68b1f
 #: What a picture is made with where a cell does not say it.
@@ -249,7 +251,7 @@ class SweepPlan:
         failed = sum(cell["error"] is not None for cell in self.cells)
         return f"{len(self.cells)} cells: {', '.join(parts)}{f'; {failed} cells cannot be formatted' if failed else ''}"
 
-# %% ../nbs/09b_experiments.ipynb #8105e496
+# %% ../nbs/09b_experiments.ipynb #9f941789
 def _method_of(cls):
     "Make a function a method of a class, so that it can be explained where it is needed."
     def add(function):
@@ -274,11 +276,11 @@ def plan(self,
     pictures = bool(pipeline) if pictures is None else pictures
     plan = SweepPlan(self, model, store if isinstance(store, Store) else Store(store), pictures, embeddings or pictures, retry_failed)
     encoder, versions = pipeline.encoder if pipeline else model, _about_versions()
-    about, about_pipeline = _about_encoder(encoder), _about_pipeline(pipeline) if pictures else None
-    for cell in self._cells: plan.cells.append(_planned(plan, cell, encoder, about, about_pipeline, versions))
+    about, weights = _about_encoder(encoder), dict(transformer=_transformer_weights(pipeline.pipe), vae=weights_fingerprint(pipeline.pipe.vae)) if pictures else None
+    for cell in self._cells: plan.cells.append(_planned(plan, cell, encoder, about, weights, versions))
     return plan
 
-def _planned(plan, cell, encoder, about, about_pipeline, versions):
+def _planned(plan, cell, encoder, about, weights, versions):
     "Keys of a cell's embedding and picture, which are entered into the plan; or why it cannot be computed."
     said = {name: cell[name] for name in TEXT_ARGUMENTS if cell.get(name) is not None and name not in ("prompt", "hidden_layer")}
     layer = -2 if cell.get("hidden_layer") is None else cell["hidden_layer"]
@@ -290,7 +292,7 @@ def _planned(plan, cell, encoder, about, about_pipeline, versions):
         if not plan.pictures: return dict(encoding=key, picture=None, error=None)
         picture = {**PICTURE_DEFAULTS, **{name: cell[name] for name in PICTURE_ARGUMENTS if cell.get(name) is not None}}
         picture["height"], picture["width"] = plan.model._size(picture["height"], picture["width"], picture["image"], picture["strength"])
-        identity = _picture_identity(key, dict(template=None, template_hash=None) | plan.model._template_record(cell.get("template")), picture, about_pipeline, versions)
+        identity = _picture_identity(key, plan.model, plan.model._template_record(cell.get("template")), picture, weights)
         drawn = content_key(identity)
         plan.drawings.setdefault(drawn, (identity, text, picture))
         return dict(encoding=key, picture=drawn, error=None)
