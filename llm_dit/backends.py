@@ -277,7 +277,7 @@ class TransformersBackend:
         self.model, self.config, self.model_id, self.num_layers, self.device = model.eval(), config, model_id, num_layers, model.device
         self.tokenizer = tokenizer if isinstance(tokenizer, PromptTokenizer) else PromptTokenizer(tokenizer)
         self.prefix_cache, self.cache = PrefixCache(config.prefix_cache_bytes), EmbeddingCache(config.cache_folder, config.cache_bytes)
-        self._views, self._changes, self._fingerprint, self._load = {}, None, "", None
+        self._views, self._changes, self._fingerprint, self._load, self._fresh = {}, None, "", None, 0
         self._shares = set(getattr(model.config, "layer_types", None) or ["full_attention"]) == {"full_attention"} # sliding windows and recurrent layers forget
 
     @classmethod
@@ -301,7 +301,7 @@ class TransformersBackend:
         if config.quantization and "gguf_file" in hub: raise ValueError("A GGUF file is quantised already and is unpacked on loading; leave quantization out.")
         load = partial(_load_placed, path, model_config, config, device, subfolder=model_folder, dtype=dtype, **hub)
         backend = cls(load(), tokenizer, num_layers, config, model_id=str(model))
-        backend._load = load
+        backend._load, backend._fresh = load, _count_changes(backend.model)
         return backend
 
     @property
@@ -323,7 +323,7 @@ class TransformersBackend:
                              f"from_pretrained, or change one of {sorted(late)}.")
         self._wake()
         other = TransformersBackend(self.model, self.tokenizer, self.num_layers, replace(self.config, **options), self.model_id)
-        other._load = self._load
+        other._load, other._fresh = self._load, self._fresh
         return other
 
     def __repr__(self) -> str:
@@ -351,10 +351,10 @@ class TransformersBackend:
 
     def free(self) -> None:
         "Let the weights leave the device until the next `encode`: an accelerator's move to main memory; on a CPU, and if bitsandbytes quantised them, they are dropped and then read from their files again."
-        if self.model.device != self.device: return # they have left already
+        if self.model.device.type == "meta": return
         if self.device.type != "cpu" and not (self.config.quantization or "").startswith("bnb"): self.model.to("cpu")
         elif self._load is None: raise ValueError("This model was not loaded by from_pretrained, so it could not be read again; keep it, or load it so.")
-        elif _count_changes(self.model): raise ValueError("The weights were changed since they were loaded, and reading them again would undo that; keep the model in memory.")
+        elif _count_changes(self.model) != self._fresh: raise ValueError("The weights were changed since they were loaded, and reading them again would undo that; keep the model in memory.")
         else: self.model = _without_numbers(self.model)
         self._views = {}
         gc.collect()

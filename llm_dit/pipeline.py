@@ -7,6 +7,7 @@ __all__ = ['PIXELS_PER_PATCH', 'linear_sigmas', 'flow_match_sigmas', 'draw_laten
            'check_length', 'GenerationInterrupted', 'ZImagePipeline']
 
 # %% ../nbs/06_pipeline.ipynb #ff417282
+import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -127,6 +128,18 @@ def _set_attention(transformer, name):
     try: transformer.set_attention_backend(name)
     except (ValueError, RuntimeError, ImportError) as e: raise ValueError(f"attention_backend={name!r} cannot be used here: {e}") from None
 
+def _cache_blocks(transformer, threshold):
+    "Let cache-dit skip blocks."
+    if not find_spec("cache_dit"): raise ValueError("cache_threshold needs cache-dit; install it with pip install 'llm-dit[cache]'.")
+    import cache_dit
+    for handler in logging.getLogger("CACHE_DIT").handlers: handler.setLevel(logging.ERROR)
+    cache_dit.enable_cache(transformer, cache_config=cache_dit.DBCacheConfig(Fn_compute_blocks=1, Bn_compute_blocks=0, max_warmup_steps=2, residual_diff_threshold=threshold))
+
+def _forget_blocks(transformer, steps):
+    "Begin a picture with nothing kept of the one before."
+    import cache_dit
+    cache_dit.refresh_context(transformer, num_inference_steps=steps)
+
 def _check_lora(source, transformer):
     "`ValueError` where a LoRA was made for another model: each of its matrices must fit a layer of the transformer."
     try: tensors = diffusers.ZImagePipeline.lora_state_dict(str(source))
@@ -159,6 +172,7 @@ class ZImagePipeline:
         plan: MemoryPlan | None = None, # where the parts are placed; None leaves them where they are
         compile: bool = False, # compile the blocks of the transformer, each kind once (regional compilation)
         attention_backend: str | None = None, # as diffusers names them, such as "flash" or "sage"; None leaves it at its default
+        cache_threshold: float | None = None, # let cache-dit skip blocks of the transformer where a step changes less than this share; None is off
         quantization: str | None = None, # how the transformer was quantised, for the recipe
     ):
         wanted = pipe.transformer.config.cap_feat_dim
@@ -166,9 +180,10 @@ class ZImagePipeline:
             raise ValueError(f"The text encoder {encoder.backend.model_id} has hidden states of {encoder.backend.embedding_dim} numbers, but this transformer "
                              f"takes {wanted} (cap_feat_dim); choose an encoder of that width.")
         self.encoder, self.pipe, self.model_id, self.revision = encoder, pipe, model_id, revision
-        self.plan, self.compile, self.quantization = plan, compile, quantization
+        self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
         self.device, self._loras, self._cancelled = pipe._execution_device, {}, Event()
         if attention_backend: _set_attention(pipe.transformer, attention_backend)
+        if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
         if compile: pipe.transformer.compile_repeated_blocks()
 
     @classmethod
@@ -181,6 +196,7 @@ class ZImagePipeline:
         memory: str = "auto", # "fast", "balanced" or "low"; "auto" takes the first that fits (see `memory`)
         compile: bool = False, # compile the blocks of the transformer: the first picture takes longer, the others less
         attention_backend: str | None = None, # as diffusers names them, such as "flash" or "sage"
+        cache_threshold: float | None = None, # let cache-dit skip blocks of the transformer where a step changes less than this share
         config: BackendConfig | None = None, # device, dtype and options of the encoder; or give them one by one:
         **options: Any, # fields of `BackendConfig`, such as device="cuda", dtype="bfloat16" or quantization="int8", which the transformer follows
     ) -> "ZImagePipeline":
@@ -198,11 +214,11 @@ class ZImagePipeline:
         given = dict(transformer=transformer or _load_transformer(path, config, device, dtype), **(dict(vae=vae) if vae else {}))
         pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, **given, **config.hub_options())
         _place(pipe, plan, device)
-        return cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, None if transformer else config.quantization)
+        return cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer else config.quantization)
 
     def __repr__(self) -> str:
         config = self.pipe.transformer.config
-        extras = [f"memory={self.plan.memory!r}"] * bool(self.plan and self.plan.memory != "fast") + ["compiled"] * self.compile + [f"{weight:g} × LoRA {name}" for name, (_, weight) in self._loras.items()]
+        extras = [f"memory={self.plan.memory!r}"] * bool(self.plan and self.plan.memory != "fast") + ["compiled"] * self.compile + [f"cache_threshold={self.cache_threshold}"] * (self.cache_threshold is not None) + [f"{weight:g} × LoRA {name}" for name, (_, weight) in self._loras.items()]
         return (f"ZImagePipeline({self.model_id}, {config.n_layers} layers × {config.dim}, {_name(self.pipe.transformer.dtype)}, "
                 f"{self.device}, {self.attention_backend} attention{''.join(f', {extra}' for extra in extras)})\n  {self.encoder!r}")
 
@@ -250,9 +266,10 @@ class ZImagePipeline:
         clock.lap("encode")
         wanted = [(i, seeds[i] + j) for i in range(count) for j in range(num_images)]
         batches = _batches(wanted, encoding, 1 if image else batch_size)
-        bar = tqdm(total=len(batches) * _steps(num_inference_steps, strength if image else 1), desc="denoising", unit="step", leave=False, disable=not progress)
+        steps = _steps(num_inference_steps, strength if image else 1)
+        bar = tqdm(total=len(batches) * steps, desc="denoising", unit="step", leave=False, disable=not progress)
         start = dict(image=image, strength=strength) if image else {}
-        images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar), **start, height=height, width=width,
+        images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar, steps), **start, height=height, width=width,
             guidance_scale=guidance_scale, sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
         shared = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
                       negative_prompt=negative_prompt if negative else None, from_embeddings=isinstance(prompt, EncodingOutput),
@@ -299,6 +316,8 @@ class ZImagePipeline:
         "Put a LoRA on the transformer, beside those that are there. The text encoder has none."
         name = (name or Path(source).stem).replace(".", "_")
         if not find_spec("peft"): raise ValueError("A LoRA needs peft; install it with pip install 'llm-dit[lora]'.")
+        if getattr(self.pipe, "streamed", None): raise ValueError("A LoRA cannot be put on weights that are streamed from the disk; load the model with memory='balanced' or 'fast'.")
+        if Path(source).suffix and not Path(source).exists(): raise ValueError(f"There is no file {source}; expected a safetensors file, a folder, or a Hub id.")
         if name in self._loras: raise ValueError(f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name.")
         _check_lora(source, self.pipe.transformer)
         self.pipe.load_lora_weights(str(source), adapter_name=name)
@@ -338,8 +357,8 @@ class ZImagePipeline:
     def _encode(self, prompt, hidden_layer, count, templates, options):
         "One embedding per prompt, each encoded alone and only once."
         if isinstance(prompt, EncodingOutput):
-            if options or any(template is not None for template in templates):
-                raise ValueError(f"{', '.join([*options, *(['template'] if templates[0] is not None else [])])} cannot be added to embeddings; encode the prompt with it.")
+            if extra := [*options, *["template"] * any(template is not None for template in templates)]:
+                raise ValueError(f"{', '.join(extra)} cannot be added to embeddings; encode the prompt with it.")
             return prompt if len(prompt) == count else concatenate([prompt] * count)
         prompts = prompt if isinstance(prompt, (list, tuple)) else [prompt]
         prompts = list(prompts) * (1 if len(prompts) == count else count)
@@ -365,6 +384,7 @@ class ZImagePipeline:
         kind, parts = (diffusers.ZImageImg2ImgPipeline if image else diffusers.ZImagePipeline), self.pipe
         pipe = kind(FlowMatchEulerDiscreteScheduler.from_config(parts.scheduler.config), parts.vae, None, None, parts.transformer)
         pipe.set_progress_bar_config(disable=True)
+        if self.cache_threshold is not None: _forget_blocks(parts.transformer, loop.steps)
         if image: start = dict(image=image.convert("RGB"), strength=strength, generator=torch.Generator("cpu").manual_seed(seeds[0]))
         else: start = dict(height=height, width=width, latents=draw_latents(seeds, height, width, parts.transformer.in_channels))
         negatives = [negative.embedding.to(self.device)] * len(embeddings) if negative else None
@@ -383,7 +403,7 @@ class ZImagePipeline:
         return Recipe(text=str(text), input_ids_hash=hash_ids(encoding.input_ids[0]), seed=seed, model=self.model_id, revision=self.revision,
             shift=self.pipe.scheduler.config.shift, hidden_layer=encoding.hidden_layer, device=self.device.type, dtype=_name(transformer.dtype),
             **{name: own for name, (own, usual) in other.items() if own != usual},
-            quantization=self.quantization, vae_tiling=_tiles(self.pipe.vae, shared["height"], shared["width"]), attention_backend=self.attention_backend, compile=self.compile,
+            quantization=self.quantization, vae_tiling=_tiles(self.pipe.vae, shared["height"], shared["width"]), attention_backend=self.attention_backend, compile=self.compile, cache_threshold=self.cache_threshold,
             loras=tuple(self._loras.values()), special_tokens=getattr(text, "special_tokens", "allow"),
             spans=tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
             forged=getattr(text, "forged", ()), history=encoding.history, **shared)
@@ -418,7 +438,7 @@ def _batches(wanted, encoding, batch_size):
 
 class _Loop:
     "What happens after each step, in all batches of a call."
-    def __init__(self, cancelled, clock, callback, bar): self.cancelled, self.clock, self.callback, self.bar = cancelled, clock, callback, bar
+    def __init__(self, cancelled, clock, callback, bar, steps): self.cancelled, self.clock, self.callback, self.bar, self.steps = cancelled, clock, callback, bar, steps
 
     def after_step(self, pipe, step, timestep, tensors):
         self.bar.update()

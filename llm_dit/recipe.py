@@ -69,6 +69,7 @@ class Recipe:
     vae_tiling: bool = False # whether the VAE decoded it in tiles
     attention_backend: str = "native" # as diffusers names them
     compile: bool = False # whether the transformer's blocks were compiled
+    cache_threshold: float | None = None # of cache-dit, where it skipped blocks of the transformer
     loras: tuple = () # what was loaded on top of the transformer: (file or Hub id, weight)
     image_hash: str | None = None # fingerprint of the picture it started from
     strength: float | None = None # how much of that picture was replaced by noise
@@ -102,7 +103,7 @@ class Recipe:
     def to_code(self) -> str:
         "The picture as a Python program."
         usual = {field.name: field.default for field in fields(self)}
-        changed = {name: getattr(self, name) for name in ("revision", "text_encoder", "quantization", "attention_backend", "compile") if getattr(self, name) != usual[name]}
+        changed = {name: getattr(self, name) for name in ("revision", "text_encoder", "quantization", "attention_backend", "compile", "cache_threshold") if getattr(self, name) != usual[name]}
         loading = dict(device=self.device, dtype=self.dtype, **changed)
         loras = "".join(f"pipe.load_lora({source!r}, {weight!r})\n" for source, weight in self.loras)
         said = "\n".join(f"    {name}={value!r}," for name, value in vars(self).items())
