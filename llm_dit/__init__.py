@@ -22,6 +22,8 @@ _MODULE_OF = {
         "preview": ("LatentPreview",),
         "recipe": ("Generation", "Recipe", "RecipeWarning"),
         "plots": ("contact_sheet", "difference_heatmap", "dimension_heatmap", "layer_heatmap", "norm_profile", "pca_scatter", "similarity_heatmap", "token_heatmap", "xy_grid"),
+        "store": ("Store", "StoreFullError", "StoreWarning"),
+        "experiments": ("Results", "Sweep"),
         "widgets": ("CompareSlider", "LayerExplorer", "TemplateBrowser", "TokenStrip"),
         "playground": ("Playground",),
     }.items()

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
 from safetensors.torch import save_file
 
 from .formatter import LABEL_COLORS
@@ -183,14 +184,21 @@ class EncodingOutput:
         path: str | Path, # where to write, usually `*.safetensors`
     ) -> Path: # the file that was written
         "Write embeddings and token ids as safetensors, everything else as JSON in its header."
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        tensors, metadata = self._tensors_and_metadata()
+        save_file(tensors, partial, metadata)
+        return partial.replace(path)
+
+    def to_bytes(self) -> bytes:
+        "What `save` writes into its file."
+        return to_safetensors(*self._tensors_and_metadata())
+
+    def _tensors_and_metadata(self):
         lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
         tensors = {f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)}
         rest = {f: getattr(self, f) for f in ("tokens", "texts", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history")}
-        rest["kept"] = list(self.layers)
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial, metadata={"llm_dit_encoding": json.dumps(rest)})
-        return partial.replace(path)
+        return tensors, {"llm_dit_encoding": json.dumps({**rest, "kept": list(self.layers)})}
 
     @classmethod
     def load(cls,

@@ -79,9 +79,10 @@ class Module:
 
 
 def _owner(node: ast.FunctionDef) -> str | None:
-    """The class of which a notebook makes a function a method, with the decorator `_method`."""
-    marked = any(getattr(d, "id", "") == "_method" for d in node.decorator_list)
-    return "EncodingOutput" if marked and not node.name.startswith("_") else None
+    """The class of which a notebook makes a function a method, with the decorator `_method` (of `EncodingOutput`) or `_method_of(a class)`."""
+    marked = ["EncodingOutput" if getattr(d, "id", "") == "_method" else d.args[0].id for d in node.decorator_list
+              if getattr(d, "id", "") == "_method" or getattr(getattr(d, "func", None), "id", "") == "_method_of"]
+    return marked[0] if marked and not node.name.startswith("_") else None
 
 
 def _kind(node: ast.FunctionDef) -> str:

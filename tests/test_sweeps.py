@@ -1,0 +1,201 @@
+"""Sweeps under kill -9, in two processes at once, and on a full disk. SWEEP_KILLS (15) kills more often."""
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import llm_dit.store
+import pytest
+import torch
+from llm_dit.experiments import Sweep
+from llm_dit.encoder import ZImageTextEncoder
+from llm_dit.pipeline import ZImagePipeline
+from llm_dit.store import Store, StoreFullError
+from safetensors import SafetensorError
+
+KILLS = int(os.environ.get("SWEEP_KILLS", 15))
+TEXTS = Sweep(prompt=[f"{n} {color} dogs" for n in range(20) for color in ("red", "blue", "green", "white", "black")], thinking=[None, "on a green field"])
+PICTURES = Sweep(prompt=["a red star", "a blue circle"], seed=range(10), num_inference_steps=4)
+
+
+class Logging:
+    """A backend that writes down which texts it is given, before it encodes them, and takes its time."""
+
+    def __init__(self, backend, log): self.backend, self.log = backend, log
+
+    def __getattr__(self, name): return getattr(self.backend, name)
+
+    def encode(self, texts, **options):
+        os.write(self.log, json.dumps(texts).encode() + b"\n")
+        time.sleep(.003)
+        return self.backend.encode(texts, **options)
+
+
+def log_pictures(log):
+    """The same for pictures, in this process."""
+    call = ZImagePipeline.__call__
+    def logged(self, encoding, **options):
+        os.write(log, json.dumps([f"{encoding.texts[0]} {options['seed']}"]).encode() + b"\n")
+        return call(self, encoding, **options)
+    ZImagePipeline.__call__ = logged
+
+
+def run(kind, model, folder): return (PICTURES if kind == "pictures" else TEXTS).run(model, folder, texts_per_call=2, progress=False)
+
+
+def load(kind):
+    torch.set_num_threads(1)
+    return (ZImagePipeline if kind == "pictures" else ZImageTextEncoder).from_pretrained("tiny", device="cpu")
+
+
+def kill_often(folder, kind, kills):
+    """Start a sweep, kill it at a random moment, start it again …; then let it finish. Forks, so that the model is loaded once. Prints what each process was given to compute."""
+    model, runs, killed = load(kind), [], 0
+    encoder = model.encoder if kind == "pictures" else model
+    for round_number in range(int(kills) + 1):
+        last, (reader, writer) = round_number == int(kills), os.pipe()
+        child = os.fork()
+        if not child:
+            encoder.backend = Logging(encoder.backend, writer)
+            log_pictures(writer)
+            run(kind, model, folder)
+            os._exit(0)
+        os.close(writer)
+        lines = open(reader)
+        given = []
+        if not last:
+            given = [json.loads(line) for _, line in zip(range(random.randrange(max(2, 150 // int(kills))) if kind == "texts" else 0), lines)]
+            time.sleep(random.random() * (.006 if given else .05 if kind == "texts" else .2))
+            os.kill(child, signal.SIGKILL)
+        given += [json.loads(line) for line in lines if line.endswith("\n")]
+        status = os.waitpid(child, 0)[1]
+        killed += os.WIFSIGNALED(status)
+        assert not last or status == 0
+        runs.append(given)
+    print(json.dumps(dict(runs=runs, killed=killed)))
+
+
+def run_once(folder, kind):
+    """Load, wait for a line, run, and print how many texts were encoded."""
+    model, log = load(kind), os.open(Path(folder) / f"{os.getpid()}.log", os.O_RDWR | os.O_CREAT)
+    model.backend = Logging(model.backend, log)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    run(kind, model, Path(folder) / "store")
+    print(sum(len(json.loads(line)) for line in os.pread(log, 10**8, 0).splitlines()))
+
+
+def child(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return {kind: run(kind, load(kind), tmp_path_factory.mktemp("undisturbed")) for kind in ("texts", "pictures")}
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {kind: load(kind) for kind in ("texts", "pictures")}
+
+
+def compare(kind, model, folder, expected):
+    """What is in a store is what an undisturbed run gives, without a damaged file and without computing anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = Store(folder)
+        plan = (PICTURES if kind == "pictures" else TEXTS).plan(model, store)
+        assert not plan.missing("encodings") and not plan.missing("drawings")
+        found = run(kind, model, store)
+    volatile = ["norm", "seconds"]
+    assert found.table.drop(columns=volatile).equals(expected.table.drop(columns=volatile))
+    assert ((found.table.norm / expected.table.norm - 1).abs() < 1e-5).all(), "up to the rounding of another batch"
+    for i in range(len(found)):
+        a, b = found.embedding(i), expected.embedding(i)
+        assert a.tokens == b.tokens and (a.embedding - b.embedding).abs().max() <= 1e-5 * b.embedding.abs().max()
+        if kind == "pictures": assert a.embedding.equal(b.embedding) and found.image(i).tobytes() == expected.image(i).tobytes()
+    store.rebuild()
+    assert len(store) == len(expected.store)
+
+
+@pytest.mark.parametrize("kind", ["texts", "pictures"])
+def test_killed_at_random_moments(tmp_path, models, undisturbed, kind):
+    kills = KILLS if kind == "texts" else min(KILLS, 8)
+    process = child("kill_often", tmp_path, kind, kills)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0
+    said = json.loads(out)
+    runs = said["runs"]
+    in_flight = [set(given[-1]) if given else set() for given in runs]
+    for later, given in enumerate(runs):
+        for earlier in range(later):
+            twice = {text for texts in given for text in texts} & {text for texts in runs[earlier] for text in texts}
+            assert twice <= in_flight[earlier], "only what was in flight is computed again"
+    print(f"\n{said['killed']} of {kills} killed; computed {[sum(map(len, given)) for given in runs]}, {sum(len(texts) for given in runs for texts in given)} in all for {len(undisturbed[kind].store)} entries")
+    assert said["killed"] >= kills / 2 and sum(map(bool, runs)) > 1
+    compare(kind, models[kind], tmp_path, undisturbed[kind])
+
+
+def test_two_processes_at_once(tmp_path, models, undisturbed):
+    children = [child("run_once", tmp_path, "texts") for _ in range(2)]
+    assert [c.stdout.readline() for c in children] == ["ready\n"] * 2
+    for c in children:
+        c.stdin.write("go\n")
+        c.stdin.flush()
+    counts = [int(c.communicate(timeout=120)[0]) for c in children]
+    print(f"\n{counts} texts encoded")
+    assert [c.returncode for c in children] == [0, 0] and sum(counts) < 1.5 * len(TEXTS) and min(counts) > len(TEXTS) / 10, "they share the work"
+    compare("texts", models["texts"], tmp_path / "store", undisturbed["texts"])
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def fail_from(call, function, before=lambda *args: None):
+    """The function, which raises from some call on, after doing something."""
+    calls = iter(range(10**9))
+    def failing(*args, **options):
+        if next(calls) < call: return function(*args, **options)
+        before(*args)
+        raise FULL
+    return failing
+
+
+@pytest.mark.parametrize("call", [0, 1, 2, 3, 50, 51])
+@pytest.mark.parametrize("step", ["rename", "bytes", "index"])
+def test_full_disk(tmp_path, models, undisturbed, monkeypatch, step, call):
+    """A clear error whichever write fails, nothing torn, and the next run computes what is missing."""
+    def half(path, data): Path(path).write_bytes(data[:len(data) // 2])
+    def half_a_line(store, data):
+        with store._index.open("ab") as file: file.write(data[:len(data) // 2])
+    with monkeypatch.context() as patch:
+        if step == "rename": patch.setattr(os, "replace", fail_from(call, os.replace))
+        if step == "bytes": patch.setattr(llm_dit.store, "_write_bytes", fail_from(call, llm_dit.store._write_bytes, half))
+        if step == "index": patch.setattr(Store, "_append", fail_from(call, Store._append, half_a_line))
+        with pytest.raises(StoreFullError, match="is full.*entries are whole"): run("texts", models["texts"], tmp_path)
+    assert not [*tmp_path.rglob("*.partial")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store = Store(tmp_path)
+        assert all(store.get(record["key"]) for record in store)
+    stored = len(store)
+    assert stored == (call + 1 if step == "index" else call // 2), "an embedding and a record for each"
+    assert f"{len(undisturbed['texts'].store) - stored} of" in repr(TEXTS.plan(models["texts"], store))
+    run("texts", models["texts"], tmp_path)
+    compare("texts", models["texts"], tmp_path, undisturbed["texts"])
+
+
+def test_full_disk_as_safetensors_says_it(tmp_path):
+    def refuse(path): raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(StoreFullError): Store(tmp_path).put(dict(n=1), files={"safetensors": refuse})
+
+
+if __name__ == "__main__":
+    {"kill_often": kill_often, "run_once": run_once}[sys.argv[1]](*sys.argv[2:])
