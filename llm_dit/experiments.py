@@ -183,7 +183,7 @@ def _about_versions(): return {**installed_versions(), "llm_dit": __version__}
 def _about_encoder(encoder):
     "What the embeddings of an encoder depend on besides text and layer."
     backend = encoder.backend
-    if hasattr(backend, "_wake"): backend._wake() # its weights may be on holiday
+    if hasattr(backend, "_wake"): backend._wake() # they may have left the device
     config = getattr(backend, "config", None)
     options = {name: getattr(config, name) for name in ("revision", "on_overflow", "quantization", "pack_weights") if hasattr(config, name)}
     weights = weights_fingerprint(backend.model) if hasattr(backend, "model") else None
