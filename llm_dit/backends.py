@@ -166,7 +166,7 @@ class BackendConfig:
     cache_bytes: int = 256 * 2**20 # for embeddings that `encode` keeps in memory
     cache_folder: str | None = None # where embeddings are kept from one process to the next; None keeps them in memory only
     quantization: str | None = None # "int8" (torchao, weights only), "int4" (torchao, CUDA), "bnb-int8" or "bnb-nf4" (bitsandbytes); None keeps the weights as they are
-    pack_weights: bool = True # on a CPU: keep weights as its matrix kernels read them, up to twice as fast for few tokens (see `packed_weights`); they cannot be changed then
+    pack_weights: bool = True # on a CPU: keep weights as its matrix kernels read them, which is faster for few tokens (see `packed_weights`); they cannot be changed then
     revision: str | None = None # branch, tag or commit on the Hub
     cache_dir: str | None = None # where Hub files are kept
     local_files_only: bool = False # never ask the Hub
