@@ -90,6 +90,8 @@ class PromptTokenizer:
         text: str, # a chat string; of a `FormattedPrompt` only its own special tokens are special
     ) -> tuple[list[int], list[tuple[int, int]]]: # token ids, and for each token its first and last-plus-one character
         "Token ids and character offsets of one text."
+        try: str.encode(text)
+        except UnicodeEncodeError as e: raise ValueError(f"The text has half a character, {text[e.start]!r}, at position {e.start}, which UTF-8 cannot hold; take it out.") from None
         if getattr(text, "forged", ()) and text.special_tokens == "escape": return self._escaped(text)
         encoded = self.tokenizer(str(text), add_special_tokens=False, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
@@ -195,8 +197,11 @@ class BackendConfig:
 def best_device(
     device: str | torch.device | None = None, # a device to insist on
 ) -> torch.device: # the device asked for, else CUDA, else MPS, else CPU
-    "The device to run on."
-    if device is not None: return torch.device(device)
+    "The device to run on; `ValueError` where the one asked for cannot be used."
+    if device is not None:
+        try: torch.zeros(1, device=device).item()
+        except Exception as e: raise ValueError(f"device={str(device)!r} cannot be used here ({str(e).splitlines()[0][:120]}); expected 'cpu', or 'cuda' or 'mps' where there is one.") from None # torch raises a kind for each device
+        return torch.device(device)
     if torch.cuda.is_available(): return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
@@ -526,7 +531,8 @@ def _load_layers(path, config, count, **options):
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
-    try: model = AutoModel.from_pretrained(path, config=config, **options)
+    try: model = AutoModel.from_pretrained(path, config=config, use_safetensors=True, **options) # a pickle could run code
+    except OSError as e: raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
     finally: logging.set_verbosity(level)
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such as Qwen3.")

@@ -28,9 +28,16 @@ def main() -> None:
     "Run the command line; exit code 2 and one sentence for a bad input."
     if not sys.stderr.isatty(): os.environ.setdefault("TQDM_DISABLE", "1") # progress bars are for people
     try: app()
-    except (ValueError, FileNotFoundError, LookupError) as e:
-        typer.echo(f"llm-dit: {e.args[0] if e.args else e}" if not isinstance(e, OSError) else f"llm-dit: {e}", err=True)
+    except (ValueError, LookupError, OSError) as e:
+        typer.echo(f"llm-dit: {' '.join(str(e.args[0] if e.args and not isinstance(e, OSError) else e).split())}", err=True)
         raise SystemExit(2) from None
+
+def _writable(*paths: Path | None) -> None:
+    "Refuse files that could not be written in the end, before anything is computed."
+    for path in filter(None, paths):
+        if not path.name or path.is_dir(): raise IsADirectoryError(f"{path} is a folder; give the name of a file to write.")
+        if not path.parent.is_dir(): raise FileNotFoundError(f"{path} cannot be written, there is no folder {path.parent}; make it first, or give another name.")
+        if not os.access(path.parent, os.W_OK): raise PermissionError(f"{path} cannot be written, the folder {path.parent} is read-only; give another name.")
 
 # %% ../nbs/11_cli.ipynb #f8366aff
 Model = Annotated[str, typer.Option("--model", "-m", help="tiny, a Hub id such as Tongyi-MAI/Z-Image-Turbo, or a folder in diffusers' layout.")]
@@ -47,8 +54,8 @@ OnOverflow = Annotated[str, typer.Option(help="warn or error.")]
 HiddenLayer = Annotated[int, typer.Option(help="Which hidden state, as transformers counts them.")]
 Memory = Annotated[str, typer.Option(help="fast, balanced or low; auto takes the first that fits (llm-dit info shows what each needs).")]
 Quantization = Annotated[Optional[str], typer.Option(help="int8, int4, bnb-int8 or bnb-nf4, of text encoder and transformer.")]
-Height = Annotated[Optional[int], typer.Option(help="Pixels, a multiple of 16.")]
-Width = Annotated[Optional[int], typer.Option(help="Pixels, a multiple of 16.")]
+Height = Annotated[Optional[int], typer.Option(min=16, help="Pixels, a multiple of 16.")]
+Width = Annotated[Optional[int], typer.Option(min=16, help="Pixels, a multiple of 16.")]
 StartImage = Annotated[Optional[Path], typer.Option(help="A picture to start from.")]
 Lora = Annotated[Optional[list[str]], typer.Option(help="A LoRA for the transformer: file or Hub id, with =0.8 behind it for a weight; may be repeated.")]
 
@@ -72,6 +79,7 @@ def generate(
     device: Device = None, dtype: Dtype = None, max_length: MaxLength = 512, on_overflow: OnOverflow = "warn",
 ) -> None:
     "Make pictures from prompts."
+    _writable(output)
     pipe = _pipeline(model, lora, text_encoder=text_encoder, device=device, dtype=dtype, max_length=max_length, on_overflow=on_overflow,
                      memory=memory, quantization=quantization, compile=compile)
     made = pipe(list(prompt), template=template, system=system, thinking=thinking, assistant=assistant, special_tokens=special_tokens,
@@ -90,6 +98,7 @@ def reproduce(
     from llm_dit.recipe import Recipe
     recipe = Recipe.from_png(png)
     if code: return typer.echo(recipe.to_code())
+    _writable(output)
     pipe = _pipeline(recipe.model, [f"{source}={weight}" for source, weight in recipe.loras], text_encoder=recipe.text_encoder, revision=recipe.revision, device=device or recipe.device,
                      dtype=recipe.dtype, memory=memory, quantization=recipe.quantization, compile=recipe.compile)
     made = pipe.reproduce(recipe, image=_picture(image), progress=sys.stderr.isatty())
@@ -102,7 +111,9 @@ def _pipeline(model, loras, **options):
     pipe = ZImagePipeline.from_pretrained(model, **options)
     for lora in loras or ():
         source, _, weight = lora.partition("=")
-        pipe.load_lora(source, float(weight or 1))
+        try: weight = float(weight or 1)
+        except ValueError: raise ValueError(f"--lora {lora!r}: {weight!r} is no number; expected a file or Hub id, with a weight such as =0.8 behind it.") from None
+        pipe.load_lora(source, weight)
     return pipe
 
 def _picture(path):
@@ -120,6 +131,7 @@ def encode(
     max_length: MaxLength = 512, on_overflow: OnOverflow = "warn",
 ) -> None:
     "Encode prompts and say what came out."
+    _writable(save, heatmap)
     from llm_dit.encoder import ZImageTextEncoder
     encoder = ZImageTextEncoder.from_pretrained(model, device=device, dtype=dtype, max_length=max_length, on_overflow=on_overflow, hidden_layer=hidden_layer)
     encoding = encoder.encode(list(prompt), hidden_layer=hidden_layer, template=template, system=system, thinking=thinking,
@@ -144,6 +156,7 @@ def sweep(
     max_length: MaxLength = 512, on_overflow: OnOverflow = "warn",
 ) -> None:
     "Compute all cells of a sweep; started again after an interruption, it goes on. Exit code 1 if a cell failed."
+    _writable(table)
     from llm_dit.encoder import ZImageTextEncoder
     from llm_dit.experiments import Sweep
     from llm_dit.store import Store, StoreFullError
@@ -209,6 +222,7 @@ def info(
 ) -> None:
     "Versions, devices, and how a model would lie in memory, from its configs alone; exit code 1 if the plan asked for does not fit."
     import torch
+    if vram is not None and not 0 < vram < 2**20: raise ValueError(f"--vram {vram}: expected GiB of a card, such as 24.")
     from llm_dit.backends import best_device, best_dtype
     from llm_dit.memory import advice, available_bytes, choose_plan, memory_plans, plan_table
     for package in ("llm-dit", "torch", "transformers", "diffusers", "accelerate"): typer.echo(f"{package}: {version(package)}")
@@ -269,7 +283,7 @@ def smoke_test(model: Model = "tiny", device: Device = None) -> None:
 # %% ../nbs/11_cli.ipynb #c8b3dcf3
 @tiny.command("eval")
 def tiny_eval(
-    n: Annotated[int, typer.Option("-n", help="Pictures per suite.")] = 300,
+    n: Annotated[int, typer.Option("-n", min=1, help="Pictures per suite.")] = 300,
     model: Model = "tiny", device: Device = None,
     seed: Annotated[int, typer.Option(help="Of scenes, captions and noise.")] = 0,
     card: Annotated[bool, typer.Option("--card", help="Write the table and a model card beside the weights.")] = False,
@@ -293,8 +307,9 @@ def tiny_train(
     export: Annotated[Optional[Path], typer.Option(help="Folder to write the finished checkpoint to, in diffusers' layout.")] = None,
 ) -> None:
     "Train it again: about two hours on two CPU cores, minutes on a GPU."
+    from llm_dit.backends import best_device
     from llm_dit.tiny_training import STAGES, export_checkpoint, train
-    train(work, stage or STAGES, device)
+    train(work, stage or STAGES, str(best_device(device)))
     if export:
         export_checkpoint(work, export)
         typer.echo(f"checkpoint: {export}")
@@ -313,9 +328,9 @@ def bench_encode(
 ) -> None:
     "Time the encoding of prompts against diffusers on the same weights; exit code 1 if a ratio is smaller than wanted."
     import torch
-    from llm_dit.backends import best_dtype
+    from llm_dit.backends import best_device, best_dtype
     from llm_dit.benchmark import bench_encode
-    _finish(bench_encode(size, best_dtype(dtype, torch.device(device)), device, repeats, templates, memory, model), as_json)
+    _finish(bench_encode(size, best_dtype(dtype, best_device(device)), device, repeats, templates, memory, model), as_json)
 
 @bench.command("generate")
 def bench_generate(

@@ -38,15 +38,22 @@ def _role(value) -> Role:
     "`value` as a `Role`, or one sentence."
     try: return Role(value)
     except (ValueError, TypeError):
-        raise UnknownRoleError(f"unknown role {value!r}: expected 'system', 'user' or 'assistant'; "
+        raise UnknownRoleError(f"unknown role {_short(value)}: expected 'system', 'user' or 'assistant'; "
                                f"correct the message's role.") from None
 
 def _text(value, what: str) -> str:
     "`value` if it is text, or one sentence."
-    if isinstance(value, str): return value
+    if isinstance(value, str): return _encodable(value, what)
     parts = isinstance(value, (list, tuple))
     remedy = "join the parts into one string (Qwen3's template would silently drop them)" if parts else "pass a string"
     raise ContentError(f"{what} is {type(value).__name__} {_short(value)}, expected text (str): {remedy}.")
+
+def _encodable(text: str, what: str) -> str:
+    "`text` if UTF-8 can hold it: half of a character pair (a surrogate) has no bytes, and no tokenizer takes it."
+    try: text.encode()
+    except UnicodeEncodeError as e:
+        raise ContentError(f"{what} has half a character, {text[e.start]!r}, at position {e.start}, which UTF-8 cannot hold: take it out.") from None
+    return text
 
 def _short(value, limit: int = 60) -> str:
     "The repr of `value`, cut to `limit` characters."

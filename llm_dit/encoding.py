@@ -88,7 +88,7 @@ def token_strip(
     norms = encoding.embedding.detach().float().norm(dim=1).tolist()
     def chip(token, label, i, norm):
         style = f"background:{LABEL_COLORS.get(label, '#888888')}33;border-bottom:2px solid {LABEL_COLORS.get(label, '#888888')}"
-        return f'<span class="llm-dit-token" style="{style};padding:0 2px;margin:1px;white-space:pre;display:inline-block" title="id {i}, {label or "plain"}, norm {norm:.3g}">{escape(repr(token)[1:-1])}</span>'
+        return f'<span class="llm-dit-token" style="{style};padding:0 2px;margin:1px;white-space:pre;display:inline-block" title="id {i}, {escape(label) or "plain"}, norm {norm:.3g}">{escape(repr(token)[1:-1])}</span>'
     chips = map(chip, encoding.tokens[0], encoding.token_labels(), encoding.input_ids[0].tolist(), norms)
     return f'<div style="font-family:monospace;font-size:12px;line-height:1.7">{"".join(chips)}</div>'
 

@@ -97,10 +97,10 @@ def _prompt_html(prompt: FormattedPrompt) -> str:
     "The string with coloured spans, a legend, and a note on forged tokens."
     def show(label, text):
         text = escape(text).replace("\n", "<span style='opacity:.5'>⏎</span>\n")
-        return f"<span title='{label}' style='background:{LABEL_COLORS[label]}44'>{text}</span>"
+        return f"<span title='{escape(label)}' style='background:{LABEL_COLORS.get(label, '#888888')}44'>{text}</span>"
     body = "".join(show(s.label, prompt.span_text(s)) for s in prompt.spans) or escape(prompt)
     labels = dict.fromkeys(s.label for s in prompt.spans)
-    legend = " ".join(f"<span style='background:{LABEL_COLORS[label]}44;padding:0 .4em'>{label}</span>" for label in labels)
+    legend = " ".join(f"<span style='background:{LABEL_COLORS.get(label, '#888888')}44;padding:0 .4em'>{escape(label)}</span>" for label in labels)
     note = "".join(f" <code>{escape(t)}</code>" for t in dict.fromkeys(prompt.forged))
     note = note and f"<br>special-token text in the content ({escape(prompt.special_tokens)}):{note}"
     return f"<pre style='white-space:pre-wrap'>{body}</pre><small>{legend}{note}</small>"

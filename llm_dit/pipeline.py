@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -59,6 +60,8 @@ def draw_latents(
     channels: int = 16, # latent channels of the VAE
 ) -> torch.Tensor: # float32 `(pictures, channels, height / 8, width / 8)`
     "Starting noise, one generator per seed, on the CPU."
+    for seed in seeds:
+        if not -2**63 <= seed < 2**64: raise ValueError(f"seed={seed}: expected a number of 64 bits, from {-2**63} to {2**64 - 1}.")
     shape = (1, channels, height // 8, width // 8)
     return torch.cat([torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds])
 
@@ -111,7 +114,7 @@ def _with_transformer(model):
 def _load_transformer(path, config, device, dtype):
     "The transformer in the dtype asked for; quantised as the text encoder is."
     options = quantization_options(config.quantization, device, dtype, diffusers)
-    try: return diffusers.ZImageTransformer2DModel.from_pretrained(path, subfolder="transformer", torch_dtype=dtype, **options, **config.hub_options())
+    try: return diffusers.ZImageTransformer2DModel.from_pretrained(path, subfolder="transformer", torch_dtype=dtype, use_safetensors=True, **options, **config.hub_options())
     except OSError as e: raise FileNotFoundError(f"The transformer of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
 
 def _place(pipe, plan, device):
@@ -142,7 +145,7 @@ def _forget_blocks(transformer, steps):
 
 def _check_lora(source, transformer):
     "`ValueError` where a LoRA was made for another model: each of its matrices must fit a layer of the transformer."
-    try: tensors = diffusers.ZImagePipeline.lora_state_dict(str(source))
+    try: tensors = diffusers.ZImagePipeline.lora_state_dict(str(source), use_safetensors=True)
     except Exception as e: raise ValueError(f"{source} cannot be read as a LoRA ({str(e).splitlines()[0]}); expected a safetensors file with lora_A and lora_B matrices.") from e # diffusers raises many kinds here
     layers = dict(transformer.named_modules())
     for name, tensor in tensors.items():
@@ -212,7 +215,7 @@ class ZImagePipeline:
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
         given = dict(transformer=transformer or _load_transformer(path, config, device, dtype), **(dict(vae=vae) if vae else {}))
-        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, **given, **config.hub_options())
+        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, use_safetensors=True, **given, **config.hub_options())
         _place(pipe, plan, device)
         return cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer else config.quantization)
 
@@ -256,6 +259,7 @@ class ZImagePipeline:
         height, width = self._size(height, width, image, strength)
         for name, value in dict(num_images=num_images, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name}={value}: expected at least 1.")
+        if not isfinite(guidance_scale): raise ValueError(f"guidance_scale={guidance_scale}: expected a number, 0 for none.")
         sigmas, clock = linear_sigmas(num_inference_steps), _Clock()
         self._cancelled.clear()
         count, templates, seeds = _side_by_side(prompt, template, seed)
@@ -320,7 +324,7 @@ class ZImagePipeline:
         if Path(source).suffix and not Path(source).exists(): raise ValueError(f"There is no file {source}; expected a safetensors file, a folder, or a Hub id.")
         if name in self._loras: raise ValueError(f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name.")
         _check_lora(source, self.pipe.transformer)
-        self.pipe.load_lora_weights(str(source), adapter_name=name)
+        self.pipe.load_lora_weights(str(source), adapter_name=name, use_safetensors=True)
         self._loras[name] = str(source), weight
         self._set_loras()
         stack = ExitStack()

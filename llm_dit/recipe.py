@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .encoding import EncodingOutput
-from .formatter import FormattedPrompt, Span
+from .formatter import LABEL_COLORS, FormattedPrompt, Span, _check_mode
 
 # %% ../nbs/05a_recipe.ipynb #16c90941
 def installed_versions() -> dict[str, str]:
@@ -88,6 +88,20 @@ class Recipe:
         for name in ("spans", "loras"): object.__setattr__(self, name, tuple(map(tuple, getattr(self, name))))
         for name in ("forged", "history"): object.__setattr__(self, name, tuple(getattr(self, name)))
 
+    def _check(self) -> None:
+        "A `TypeError` or `ValueError` where a field cannot be what it should: a file may say anything."
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if type(value) is bool and field.type is not bool or not isinstance(value, field.type | int if isinstance(1.0, field.type) else field.type):
+                raise TypeError(f"{field.name} is a {type(value).__name__}")
+        if not all(len(span) == 3 and span[0] in LABEL_COLORS and type(span[1]) is type(span[2]) is int for span in self.spans): raise TypeError("spans are no labels with places")
+        ends = [0, *(end for _, _, end in self.spans)]
+        if self.spans and ([start for _, start, _ in self.spans] != ends[:-1] or ends != sorted(ends) or ends[-1] != len(self.text)): raise ValueError("spans do not cover the text")
+        if not all(len(lora) == 2 and isinstance(lora[0], str) and type(lora[1]) in (int, float) for lora in self.loras): raise TypeError("loras are no files with weights")
+        if not all(isinstance(word, str) for word in (*self.forged, *self.history, *self.versions.values())): raise TypeError("forged, history or versions hold more than text")
+        _check_mode(self.special_tokens)
+        self.to_json().encode() # half a character has no bytes
+
     def formatted(self) -> str:
         "The chat string as the encoder takes it."
         if not self.spans: return self.text
@@ -121,17 +135,21 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> "Recipe":
-        "Read what `to_json` wrote; `ValueError` where it is cut off, or fields are missing or unknown."
-        try: return cls(**json.loads(text))
-        except (TypeError, json.JSONDecodeError) as e: raise ValueError(f"This is no recipe of llm-dit, or a damaged one ({e}); expected what Recipe.to_json writes.") from None
+        "Read what `to_json` wrote; `ValueError` where it is cut off, or fields are missing, unknown or of the wrong kind."
+        try:
+            recipe = cls(**json.loads(text))
+            recipe._check()
+        except (TypeError, ValueError, RecursionError) as e: raise ValueError(f"This is no recipe of llm-dit, or a damaged one ({' '.join(str(e).split())[:200]}); expected what Recipe.to_json writes.") from None
+        return recipe
 
     @classmethod
     def from_png(cls,
         png: str | Path | Image.Image, # a PNG file that `Generation.save` wrote, or the opened picture
     ) -> "Recipe":
         "Read the recipe out of a picture; `ValueError` where there is none."
-        try: image = png if isinstance(png, Image.Image) else Image.open(png)
-        except UnidentifiedImageError: raise ValueError(f"{png} is no picture that can be read; expected a PNG saved by llm-dit.") from None
+        try: image = png if isinstance(png, Image.Image) else Image.open(png, formats=["PNG"])
+        except (FileNotFoundError, IsADirectoryError, PermissionError): raise
+        except Exception: raise ValueError(f"{png} is no PNG that can be read; expected one saved by llm-dit.") from None # Pillow raises many kinds at a damaged file
         name, text = getattr(image, "filename", "") or "This picture", image.info.get("llm_dit_recipe")
         if text is None: raise ValueError(f"{name} carries no recipe; expected a PNG saved by llm-dit, and not one that a program saved again without its text.")
         try: return cls.from_json(text)
