@@ -194,6 +194,14 @@ def _split_thinking(m: Message) -> tuple[str, str]:
     before, after = m.content.split("</think>")[0], m.content.split("</think>")[-1]
     return before.rstrip("\n").split("<think>")[-1].lstrip("\n"), after.lstrip("\n")
 
+def _report_inline(messages: tuple[Message, ...], special_tokens: str) -> None:
+    "Say that a think block is read out of an answer's text: a warning, or an error."
+    if special_tokens == "allow" or not any(m.role == Role.ASSISTANT and m.thinking is None and "</think>" in m.content for m in messages): return
+    found = "the assistant text contains '</think>', which Qwen3's template reads as the end of a think block"
+    if special_tokens == "error": raise SpecialTokenError(f"{found}: give the thought as 'reasoning_content', or pass special_tokens='allow'.")
+    warnings.warn(f"{found}: so it is read here (give the thought as 'reasoning_content' to mean it; special_tokens='allow' is silent, 'error' refuses it).",
+                  SpecialTokenWarning, stacklevel=3)
+
 # %% ../nbs/01_formatter.ipynb #e698a8e1
 @dataclass(frozen=True)
 class Qwen3Formatter:
@@ -225,6 +233,7 @@ class Qwen3Formatter:
         if not isinstance(conversation, Conversation): conversation = Conversation.from_dicts(conversation)
         block = resolve_thinking(None, self.enable_thinking if enable_thinking is None else enable_thinking)
         messages, pieces = conversation.messages, []
+        _report_inline(messages, self.special_tokens)
         for i in range(len(messages)): pieces += _turn(messages, i, self.keep_past_thinking)
         if continue_final_message: pieces = pieces[:-len(_CLOSE)]
         elif add_generation_prompt: pieces += _open("assistant") + ([] if block is None else _think_block(block))

@@ -156,7 +156,7 @@ def _checked(values: dict, path, lines: dict[str, int]) -> Template:
     try: return Template(**values | lists)
     except ValidationError as e:
         problem = e.errors()[0]
-        key = str(problem["loc"][0])
+        key = str(problem["loc"][0] if problem["loc"] else problem["input"])
         wanted = "expected letters, digits, spaces and . _ + - only" if problem["type"] == "string_pattern_mismatch" else \
             problem["msg"].replace("Input should be", "expected").replace("tuple", "list")
         raise _error(path, lines.get(key), f"{key[:60]!r} is {str(problem['input'])[:80]!r}, {wanted}: correct it.", key) from None
