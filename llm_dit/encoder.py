@@ -127,9 +127,10 @@ class ZImageTextEncoder:
         if said.get("thinking") is not None or said.get("enable_thinking"):
             raise ValueError("A think block is Qwen3's; with formatter='tokenizer' leave thinking out, or choose enable_thinking=False.")
         messages = talk.to_dicts() if talk else [dict(role=role, content=text) for role, text in (("system", said.get("system")), ("user", prompt)) if text is not None and (text or role == "user")]
-        forged = [token for token in tokenizer.get_added_vocab() for message in messages if token in message["content"]]
+        texts, added = [text for message in messages for text in message.values()] + [said.get("assistant") or ""], {i: token for token, i in tokenizer.get_added_vocab().items()}
+        forged = next((added[i] for text in texts for i in tokenizer(text, add_special_tokens=False)["input_ids"] if i in added), None)
         if forged and special_tokens != "allow":
-            raise SpecialTokenError(f"The text contains {forged[0]!r}, which this tokenizer reads as a control token; take it out, or pass special_tokens='allow'.")
+            raise SpecialTokenError(f"The text contains {forged!r}, which this tokenizer reads as a control token; take it out, or pass special_tokens='allow'.")
         answered = talk is not None and messages[-1]["role"] == "assistant"
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answered, continue_final_message=answered) + (said.get("assistant") or "")
         return FormattedPrompt(text, _spans_of(text, [*messages, dict(role="assistant", content=said.get("assistant") or "")]), special_tokens="allow")
