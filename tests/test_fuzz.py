@@ -39,7 +39,7 @@ COMMON = dict(deadline=None, database=None, suppress_health_check=list(HealthChe
 settings.register_profile("ci", max_examples=200, derandomize=True, **COMMON)
 settings.register_profile("long", max_examples=EXAMPLES or 1, **COMMON)
 PROFILE = settings.get_profile("long" if EXAMPLES else "ci")
-SECONDS, MEGABYTES, LETTERS = 1, 300, 400  # of work for a case, of growth for a property, of a refusal
+SECONDS, MEGABYTES, LETTERS = 1, 300, 600  # of work for a case, of growth for a property, of a refusal
 
 
 def one_sentence(error, *kinds):

@@ -1,7 +1,9 @@
 """The repository is consistent: what is generated is what is committed, and the package stands on its own."""
 import ast
 import filecmp
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,6 +65,18 @@ def test_notebooks_hold_no_machine_paths():
     for notebook in (ROOT / "nbs").rglob("*.ipynb"):
         for prefix in ("/root/", "/home/", "/work/", "/tmp/"):
             assert prefix not in notebook.read_text(), f"{notebook.name} shows a path below {prefix}"
+
+
+def test_each_promise_has_its_test():
+    """What `nbs/promises.ipynb` and `SECURITY.md` name is there: files, notebooks, and functions in them."""
+    text = "\n".join("".join(cell["source"]) for cell in json.loads((ROOT / "nbs/promises.ipynb").read_text())["cells"])
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line != "| promise | kept by |"]
+    assert len(rows) >= 30 and all(re.search(r"\| `(tests|nbs)/[^|]+\|$", row) for row in rows), "a promise without a test"
+    elsewhere = {"tests/test_faults.py", "tests/test_concurrency.py", "tests/soak"}  # written at the same time as this
+    for name in set(re.findall(r"`((?:tests|nbs)/[^`]+)`", text + (ROOT / "SECURITY.md").read_text())):
+        file, _, function = name.partition("::")
+        assert (ROOT / file).exists() or name in elsewhere, f"{name}: there is no such file"
+        if function: assert function in {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}, f"{name}: there is no such test"
 
 
 def imports(module):
