@@ -380,8 +380,8 @@ class _Work:
 def _work_elsewhere(model, store, alone, keep, about):
     "The work in another process, which has loaded the model again; `ValueError` where that is not the same model."
     here = _about(model, about["weights"] is not None)
-    for part in about:
-        if here[part] != about[part]: raise ValueError(f"A worker has another {part} than the process that began the sweep ({here[part]} and {about[part]}); let them load the same model with the same versions on the same kind of device.")
+    differs = [f"{name}={(here[part] or {}).get(name)!r} instead of {value!r}" for part in about for name, value in (about[part] or {}).items() if (here[part] or {}).get(name) != value]
+    if differs: raise ValueError(f"A worker has another model than the process that began the sweep ({', '.join(differs)}); let both load the same files with the same versions on the same kind of device.")
     return _Work(model, store, alone, keep, about)
 
 def _measured(encoding, seconds):
