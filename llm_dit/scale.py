@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEATHS_IN_A_ROW', 'RayExecutor', 'RayBackend']
 
-# %% ../nbs/10_scale.ipynb #deec7615
+# %% ../nbs/10_scale.ipynb #e699cb7e
 import os
 import warnings
 from collections import deque
@@ -18,7 +18,7 @@ from .backends import BackendConfig, TransformersBackend
 from .encoding import EncodingOutput, concatenate
 from .experiments import WorkerDied
 
-# %% ../nbs/10_scale.ipynb #d4ffda02
+# %% ../nbs/10_scale.ipynb #8675bb1b
 def _connect(address):
     "Ray, with a cluster."
     if not find_spec("ray"): raise ValueError("Ray is not installed; install it with pip install 'llm-dit[ray]'.")
@@ -35,7 +35,7 @@ def _ask(ray, reference):
     try: return ray.get(reference)
     except ray.exceptions.RayTaskError as e: raise e.cause from None
 
-# %% ../nbs/10_scale.ipynb #64871be3
+# %% ../nbs/10_scale.ipynb #1976e59a
 def _options(ray, num_workers, num_cpus, num_gpus):
     "How many workers, and what Ray is to give each of them. Without num_cpus none are reserved, so that two executors can live side by side."
     there, free = ray.cluster_resources(), ray.available_resources()
@@ -52,7 +52,7 @@ def _checked_count(num_workers):
     if num_workers is not None and (isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1): raise ValueError(f"num_workers={num_workers!r}: expected a number of at least 1, or None for one per GPU.")
     return num_workers
 
-# %% ../nbs/10_scale.ipynb #dbc7bcec
+# %% ../nbs/10_scale.ipynb #ccd1edfd
 #: So many dead workers without a single result between them end a sweep.
 DEATHS_IN_A_ROW = 10
 
@@ -117,7 +117,7 @@ class RayExecutor:
         self._workers.append(ray.remote(_Worker).options(**self._each).remote())
         return self._workers[-1]
 
-# %% ../nbs/10_scale.ipynb #caeca9bf
+# %% ../nbs/10_scale.ipynb #db59a181
 class _EncoderWorker:
     "A process with a text encoder."
     def __init__(self, model, config): self.backend = TransformersBackend.from_pretrained(model, config)
