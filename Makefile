@@ -28,7 +28,8 @@ lab: $(READY)  ## open JupyterLab on the Playground
 	$(BIN)/jupyter lab nbs/tutorials/playground.ipynb --notebook-dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(READY) browser  ## notebooks, export, package, command-line and browser checks
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m side_by_side
+	$(BIN)/pytest -m "not side_by_side"
 
 browser:  ## Debian's Chromium for the browser tests, where no Chromium or Chrome is installed
 	@for name in $(CHROMIUM) chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
