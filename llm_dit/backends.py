@@ -356,6 +356,17 @@ class TransformersBackend:
         "The same, one text after another, each from the first token on in which it differs from texts that were encoded so before."
         return self._encode(texts, hidden_layer, layers, self._run_incremental if self._shares else self._run_planned)
 
+    def weights_fingerprint(self) -> str: # 64 hex digits
+        "A hash of all weights that were loaded."
+        self._wake()
+        return weights_fingerprint(self.model)
+
+    def __reduce__(self):
+        "Pickled, it is how it was loaded and not its weights: another process reads the same files."
+        if self._load is None: raise TypeError("This model was not loaded by from_pretrained, so another process could not load it; load it so.")
+        if self.model.device.type != "meta" and _count_changes(self.model) != self._fresh: raise TypeError("The weights were changed since they were loaded, and another process would load them unchanged; save the changed model and load that.")
+        return TransformersBackend.from_pretrained, (self.model_id, self.config)
+
     def free(self) -> None:
         "Let the weights leave the device until the next `encode`: an accelerator's move to main memory; on a CPU, and if bitsandbytes quantised them, they are dropped and then read from their files again."
         if self.model.device.type == "meta": return

@@ -152,6 +152,8 @@ def sweep(
     pictures: Annotated[bool, typer.Option(help="Make pictures, or embeddings only.")] = True,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed in an earlier run.")] = False,
     table: Annotated[Optional[Path], typer.Option(help="CSV file to write, a row per cell.")] = None,
+    executor: Annotated[str, typer.Option(help="Who computes: 'serial' or 'ray' (several processes, or the cluster of RAY_ADDRESS).")] = "serial",
+    workers: Annotated[Optional[int], typer.Option(help="Processes for --executor ray; if not given, one per GPU, or one per machine without any.")] = None,
     memory: Memory = "auto", quantization: Quantization = None, device: Device = None, dtype: Dtype = None,
     max_length: MaxLength = 512, on_overflow: OnOverflow = "warn",
 ) -> None:
@@ -159,6 +161,7 @@ def sweep(
     _writable(table)
     from llm_dit.encoder import ZImageTextEncoder
     from llm_dit.experiments import Sweep
+    from llm_dit.scale import RayExecutor
     from llm_dit.store import Store, StoreFullError
     asked = Sweep.from_yaml(config)
     layers = [-2 if cell.get("hidden_layer") is None else cell["hidden_layer"] for cell in asked.cells()]
@@ -166,8 +169,8 @@ def sweep(
     try:
         kept = Store(store) # before a model is loaded
         source = _pipeline(model, None, text_encoder=text_encoder, memory=memory, **options) if pictures else ZImageTextEncoder.from_pretrained(text_encoder or model, **options)
-        results = asked.run(source, kept, retry_failed=retry_failed)
-    except (StoreFullError, NotADirectoryError) as e:
+        results = asked.run(source, kept, executor=RayExecutor(workers) if executor == "ray" else executor, retry_failed=retry_failed)
+    except (StoreFullError, NotADirectoryError, ConnectionError) as e:
         typer.echo(f"llm-dit: {e.strerror or e}", err=True)
         raise typer.Exit(2) from None
     rows = results.table

@@ -163,6 +163,13 @@ class EncodingOutput:
             raise ValueError(f"Layer {hidden_layer} was not kept, only {', '.join(map(str, sorted({here, *self.layers})))}; encode again with layers=[{hidden_layer}] or layers=\"all\".")
         return replace(self, embeddings=self.layers[wanted], hidden_layer=wanted, layers={**self.layers, here: self.embeddings})
 
+    def to(self,
+        device: str | torch.device, # "cpu", "cuda" …
+    ) -> "EncodingOutput": # a copy
+        "All embeddings on a device; token ids stay on the CPU."
+        def moved(states): return [x.to(device) for x in states]
+        return replace(self, embeddings=moved(self.embeddings), layers={layer: moved(states) for layer, states in self.layers.items()})
+
     def token_labels(self) -> list[str]:
         "For the only prompt: the label of each token, empty strings where the text was plain."
         labels = [span.label for span in self.spans[0] for _ in range(span.start, span.end)]
@@ -221,12 +228,14 @@ _PER_PROMPT = (*_TENSORS, "tokens", "texts", "spans", "truncated")
 # %% ../nbs/03_encoding.ipynb #2bad72e9
 def concatenate(
     encodings: Sequence[EncodingOutput], # of one layer
-) -> EncodingOutput: # all their prompts, in order; other layers that were kept are left out
+) -> EncodingOutput: # all their prompts, in order, with the other layers that all of them kept
     "One encoding of many."
     if len(layers := dict.fromkeys(e.hidden_layer for e in encodings)) != 1:
         raise ValueError(f"Encodings of layers {list(layers)} cannot be joined; expected at least one encoding, and all of one layer.")
     lists = {name: [x for e in encodings for x in getattr(e, name)] for name in _PER_PROMPT}
-    return replace(encodings[0], layers={}, history=tuple(dict.fromkeys(what for e in encodings for what in e.history)), **lists)
+    shared = [layer for layer in encodings[0].layers if all(layer in e.layers for e in encodings)]
+    layers = {layer: [x for e in encodings for x in e.layers[layer]] for layer in shared}
+    return replace(encodings[0], layers=layers, history=tuple(dict.fromkeys(what for e in encodings for what in e.history)), **lists)
 
 # %% ../nbs/03_encoding.ipynb #244a79dd
 def align_tokens(

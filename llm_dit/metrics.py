@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['token_cosine', 'pooled_cosine', 'norm_ratio', 'linear_cka', 'effective_rank', 'outlier_share', 'pixel_difference',
-           'Interval', 'bootstrap', 'paired_difference', 'summarize']
+           'structural_similarity', 'CLIPScore', 'Interval', 'bootstrap', 'paired_difference', 'summarize']
 
 # %% ../nbs/09a_metrics.ipynb #54f3f211
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from .encoding import EncodingOutput, align_tokens
+from .encoding import EncodingOutput, TruncationWarning, align_tokens
 
 # %% ../nbs/09a_metrics.ipynb #168d3fe9
 def token_cosine(
@@ -97,9 +98,53 @@ def pixel_difference(
     b: Image.Image, # another of the same size
 ) -> float: # 0 (equal) … 1 (black against white)
     "The mean absolute difference of all pixels and colours."
-    if a.size != b.size: raise ValueError(f"Pictures of {a.width} × {a.height} and {b.width} × {b.height} pixels: expected one size; resize one of them.")
-    x, y = (np.asarray(image.convert("RGB"), dtype=np.float64) for image in (a, b))
+    x, y = _pixels(a, b)
     return float(np.abs(x - y).mean() / 255)
+
+def structural_similarity(
+    a: Image.Image, # a picture of at least 11 × 11 pixels
+    b: Image.Image, # another of the same size
+) -> float: # -1 … 1; 1 for equal pictures
+    "SSIM with Gaussian windows of 11 pixels."
+    from skimage.metrics import structural_similarity as ssim # here, as it takes a quarter of a second
+    if min(a.size) < 11: raise ValueError(f"A picture of {a.width} × {a.height} pixels: expected at least 11 × 11, the window of SSIM.")
+    return float(ssim(*_pixels(a, b), data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False))
+
+def _pixels(a, b):
+    "Both pictures as float64 `(height, width, 3)`, 0 … 255."
+    if a.size != b.size: raise ValueError(f"Pictures of {a.width} × {a.height} and {b.width} × {b.height} pixels: expected one size; resize one of them.")
+    return [np.asarray(image.convert("RGB"), dtype=np.float64) for image in (a, b)]
+
+# %% ../nbs/09a_metrics.ipynb #d468df41
+class CLIPScore:
+    "How well pictures agree with texts by a CLIP model of transformers; nothing is loaded until it is asked."
+
+    def __init__(self,
+        model: str = "openai/clip-vit-large-patch14", # Hub id or folder with safetensors
+        **options: str | bool, # of `from_pretrained`: `revision`, `cache_dir`, `local_files_only`
+    ):
+        self.model_id, self.options, self._loaded = model, options, None
+
+    def __repr__(self) -> str: return f"CLIPScore({self.model_id!r})"
+
+    def __call__(self,
+        image: Image.Image, # the picture
+        text: str, # what it should show
+    ) -> float: # cosine, -1 … 1; photographs and their captions have about 0.2 … 0.35
+        "The cosine of the picture's and the text's features."
+        model, processor = self._load()
+        inputs = processor(text=[text], images=[image.convert("RGB")], return_tensors="pt")
+        longest = model.config.text_config.max_position_embeddings
+        if (tokens := inputs.input_ids.shape[1]) > longest:
+            warnings.warn(f"CLIP reads {longest} tokens and the text has {tokens}; the rest is not judged.", TruncationWarning, stacklevel=2)
+            inputs = processor(text=[text], images=[image.convert("RGB")], return_tensors="pt", truncation=True, max_length=longest)
+        with torch.inference_mode(): made = model(**inputs)
+        return float(torch.cosine_similarity(made.image_embeds, made.text_embeds))
+
+    def _load(self):
+        from transformers import AutoProcessor, CLIPModel
+        if self._loaded is None: self._loaded = CLIPModel.from_pretrained(self.model_id, use_safetensors=True, **self.options).eval(), AutoProcessor.from_pretrained(self.model_id, **self.options)
+        return self._loaded
 
 # %% ../nbs/09a_metrics.ipynb #1d86ac8f
 class Interval(NamedTuple):

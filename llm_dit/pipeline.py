@@ -184,7 +184,7 @@ class ZImagePipeline:
                              f"takes {wanted} (cap_feat_dim); choose an encoder of that width.")
         self.encoder, self.pipe, self.model_id, self.revision = encoder, pipe, model_id, revision
         self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
-        self.device, self._loras, self._cancelled = pipe._execution_device, {}, Event()
+        self.device, self._loras, self._cancelled, self._loaded_with = pipe._execution_device, {}, Event(), None
         if attention_backend: _set_attention(pipe.transformer, attention_backend)
         if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
         if compile: pipe.transformer.compile_repeated_blocks()
@@ -217,7 +217,14 @@ class ZImagePipeline:
         given = dict(transformer=transformer or _load_transformer(path, config, device, dtype), **(dict(vae=vae) if vae else {}))
         pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, use_safetensors=True, **given, **config.hub_options())
         _place(pipe, plan, device)
-        return cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer else config.quantization)
+        made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer else config.quantization)
+        made._loaded_with = dict(model=model, text_encoder=text_encoder, transformer=transformer, vae=vae, memory=memory, compile=compile, attention_backend=attention_backend, cache_threshold=cache_threshold, config=config)
+        return made
+
+    def __reduce__(self):
+        "Pickled, it is how it was loaded and not its weights: another process reads the same files."
+        if self._loaded_with is None: raise TypeError("This pipeline was put together from parts, so another process could not load it; use from_pretrained.")
+        return _load_again, (self._loaded_with, [(source, weight, name) for name, (source, weight) in self._loras.items()])
 
     def __repr__(self) -> str:
         config = self.pipe.transformer.config
@@ -413,6 +420,12 @@ class ZImagePipeline:
             forged=getattr(text, "forged", ()), history=encoding.history, **shared)
 
 def _name(dtype): return str(dtype).removeprefix("torch.")
+
+def _load_again(arguments, loras):
+    "What another process does with a pickled pipeline."
+    pipeline = ZImagePipeline.from_pretrained(**arguments)
+    for lora in loras: pipeline.load_lora(*lora)
+    return pipeline
 
 def _tiles(vae, height, width):
     "Whether a VAE decodes a picture in tiles, as diffusers decides it."

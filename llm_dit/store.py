@@ -58,7 +58,7 @@ class Store:
         self.refresh()
         self._compare_with_entries()
 
-    def __reduce__(self): return Store, (self.folder, self.durable)
+    def __reduce__(self): return Store, (self.folder.absolute(), self.durable)
 
     def __len__(self) -> int: return len(self._records)
 
