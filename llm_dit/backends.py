@@ -8,6 +8,11 @@ __all__ = ['MODEL_NAMES', 'QUANTIZATIONS', 'TextEncoderBackend', 'IncrementalBac
            'quantization_options', 'first_layers', 'PromptTooLongError', 'SmallerBatchesWarning', 'NonFiniteError',
            'TransformersBackend', 'non_finite_tensor']
 
+# %% ../nbs/04_backends.ipynb #e555b4fd
+from .versions import require
+
+require("torch", "transformers") # before they are imported
+
 # %% ../nbs/04_backends.ipynb #8deeb3f6
 import copy
 import gc

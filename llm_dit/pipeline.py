@@ -6,6 +6,11 @@
 __all__ = ['PIXELS_PER_PATCH', 'linear_sigmas', 'flow_match_sigmas', 'draw_latents', 'max_text_tokens', 'check_size',
            'check_length', 'GenerationInterrupted', 'ZImagePipeline']
 
+# %% ../nbs/06_pipeline.ipynb #39e4979a
+from .versions import require
+
+require("torch", "transformers", "diffusers") # before they are imported
+
 # %% ../nbs/06_pipeline.ipynb #ff417282
 import logging
 import time
