@@ -6,7 +6,7 @@
 __all__ = ['MODEL_NAMES', 'QUANTIZATIONS', 'TextEncoderBackend', 'IncrementalBackend', 'FreeableBackend', 'layers_needed',
            'PromptTokenizer', 'resolve_model', 'component_subfolders', 'BackendConfig', 'best_device', 'best_dtype',
            'quantization_options', 'first_layers', 'PromptTooLongError', 'SmallerBatchesWarning', 'NonFiniteError',
-           'TransformersBackend', 'non_finite_tensor']
+           'TransformersBackend', 'is_finite', 'non_finite_tensor', 'refuse_non_finite']
 
 # %% ../nbs/04_backends.ipynb #e555b4fd
 from .versions import require
@@ -460,7 +460,7 @@ class TransformersBackend:
 
     def _explain_non_finite(self, decoder, layer, states):
         "Raise where one of the hidden states has NaN or infinite numbers, padding apart."
-        if all(x.isfinite().all() for x in states): return
+        if all(is_finite(x) for x in states): return
         name = non_finite_tensor(decoder)
         why = f"{name} holds such numbers: its file is damaged, or it was changed" if name else f"no weight does, so numbers grew beyond float16: load the model in bfloat16 or float32" if self.dtype == torch.float16 else "no weight does"
         raise NonFiniteError(f"Hidden state {layer} of {self.model_id or 'this model'} has NaN or infinite numbers; {why}.")
@@ -534,7 +534,7 @@ class TransformersBackend:
             try: return self._run_at_once(decoder, batch, wanted, past)
             except (RuntimeError, MemoryError) as e:
                 if not _is_out_of_memory(e): raise
-                if len(batch) == 1: raise PromptTooLongError(f"A prompt of {longest} tokens does not fit into the memory of {self.device}; shorten it, or load the model in a smaller dtype, quantised, or on another device.") from e
+                if len(batch) == 1: raise PromptTooLongError(f"A prompt of {longest} tokens does not fit into the memory of {self.device} ({' '.join(str(e).split())[:120]}); shorten it, or load the model in a smaller dtype, quantised, or on another device.") from e
                 self._fits = len(batch) * longest // 2
                 warnings.warn(f"The memory of {self.device} was too small for {len(batch)} prompts of {longest} tokens at once; going on with batches of at most {self._fits} tokens (batch_tokens).", SmallerBatchesWarning, stacklevel=6)
         if self.device.type == "cuda": torch.cuda.empty_cache() # what the failed step held is let go by now
@@ -549,23 +549,37 @@ class TransformersBackend:
         with self._turns.lock: out = decoder(input_ids=ids, past_key_values=past, use_cache=past is not None, output_hidden_states=len(wanted) > 1)
         states = {layer: out.hidden_states[layer] for layer in wanted} if len(wanted) > 1 else {wanted[0]: out.last_hidden_state}
         for layer, x in states.items():
-            if not x.isfinite().all(): self._explain_non_finite(decoder, layer, [x[i, :len(row)] for i, row in enumerate(batch)])
+            if not is_finite(x): self._explain_non_finite(decoder, layer, [x[i, :len(row)] for i, row in enumerate(batch)])
         return [{layer: x[i, :len(row)].clone() for layer, x in states.items()} for i, row in enumerate(batch)]
 
 def _is_out_of_memory(error):
     "Whether an exception of torch says that there was no memory left; on a CPU it has no class of its own."
-    said = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+    said = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a primitive", "could not create a memory object") # the last two are oneDNN's
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)
+
+@torch.no_grad()
+def is_finite(
+    x: torch.Tensor, # on any device
+) -> bool: # True also where it cannot be told: without numbers, or in a form that has no least and greatest
+    "Whether a tensor holds neither NaN nor infinite numbers; as fast as memory can be read."
+    try: return not x.numel() or bool(torch.stack((x.to_dense() if x.is_mkldnn else x).aminmax()).isfinite().all())
+    except (RuntimeError, NotImplementedError, TypeError): return True
 
 def non_finite_tensor(
     model: torch.nn.Module, # any module, on any device
 ) -> str | None: # its name, such as `layers.3.mlp.up_proj.weight`
     "The first parameter or buffer of a model that holds NaN or infinite numbers."
-    for name, x in chain(model.named_parameters(), model.named_buffers()):
-        try: whole = bool((x.to_dense() if x.is_mkldnn else x).isfinite().all())
-        except (RuntimeError, NotImplementedError): continue # without numbers, or of a kind that has no such
-        if not whole: return f"{name.removesuffix('.packed')}.weight" if name.endswith(".packed") else name
-    return None
+    wrong = next((name for name, x in chain(model.named_parameters(), model.named_buffers()) if not is_finite(x)), None)
+    return f"{wrong.removesuffix('.packed')}.weight" if wrong and wrong.endswith(".packed") else wrong
+
+def refuse_non_finite(
+    model: torch.nn.Module, # just loaded
+    where: str | Path, # what it was loaded from
+) -> None:
+    "`NonFiniteError` where a parameter holds NaN or infinite numbers: attention can hide them, and embeddings are then wrong without a sign. Tables of token embeddings, which hide nothing, are left unread."
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    wrong = next((name for name, x in model.named_parameters() if id(x) not in tables and not is_finite(x)), None)
+    if wrong: raise NonFiniteError(f"{wrong} of {where} holds NaN or infinite numbers; the file is damaged, or the training that made it went wrong.")
 
 def _count_changes(model):
     "How often the weights were changed in place, as torch counts; a fresh model has none."
@@ -585,6 +599,7 @@ def _load_placed(path, model_config, config, device, dtype, **where):
     count = layers_needed(config.hidden_layer, model_config.num_hidden_layers)
     model = _load_layers(path, copy.deepcopy(model_config), count, dtype=dtype, **where, **quantization_options(config.quantization, device, dtype))
     if not config.quantization: model = model.to(device)
+    refuse_non_finite(model, Path(path, where.get("subfolder") or ""))
     if config.pack_weights and not config.quantization and can_pack(device, dtype): pack_linears(model)
     return model
 
@@ -605,9 +620,9 @@ def _load_layers(path, config, count, **options):
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
-    try: model, told = AutoModel.from_pretrained(path, config=config, use_safetensors=True, output_loading_info=True, **options)
+    try: model, told = AutoModel.from_pretrained(path, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **options)
     finally: logging.set_verbosity(level)
-    check_loaded(Path(path, options.get("subfolder") or ""), told["missing_keys"])
+    check_loaded(Path(path, options.get("subfolder") or ""), [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such as Qwen3.")
     return first_layers(model, count, keep_norm=count == whole)

@@ -34,7 +34,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, best_device, best_dtype,
-    non_finite_tensor, quantization_options, resolve_model)
+    is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
@@ -122,8 +122,9 @@ def _load_part(part, path, config, dtype, **options):
     try:
         kind = getattr(diffusers, diffusers.AutoencoderKL.load_config(path, subfolder=part, **hub)["_class_name"])
         loaded, told = kind.from_pretrained(path, subfolder=part, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, **options, **hub)
-    except OSError as e: raise FileNotFoundError(f"The {part} of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
+    except (OSError, ValueError) as e: raise FileNotFoundError(f"The {part} of {path} cannot be loaded: {str(e).splitlines()[0].partition('. If you want')[0].removeprefix('Cannot load  because ')}") from e
     check_loaded(Path(path, part), told["missing_keys"])
+    refuse_non_finite(loaded, Path(path, part))
     return loaded
 
 def _place(pipe, plan, device):
@@ -375,7 +376,7 @@ class ZImagePipeline:
         if isinstance(prompt, EncodingOutput):
             if extra := [*options, *["template"] * any(template is not None for template in templates)]:
                 raise ValueError(f"{', '.join(extra)} cannot be added to embeddings; encode the prompt with it.")
-            if wrong := [i for i, x in enumerate(prompt.embeddings) if not x.isfinite().all()]:
+            if wrong := [i for i, x in enumerate(prompt.embeddings) if not is_finite(x)]:
                 raise NonFiniteError(f"The embedding of prompt {wrong[0]} has NaN or infinite numbers, of which no picture can be made; look at what was done to it, {prompt.history or 'or encode it again'}.")
             return prompt if len(prompt) == count else concatenate([prompt] * count)
         prompts = prompt if isinstance(prompt, (list, tuple)) else [prompt]

@@ -84,12 +84,15 @@ def stored_bytes(
 def check_component(
     folder: str | Path, # of one component, such as `transformer/`
 ) -> None:
-    "`IncompleteModelError` where a component's configuration or weights are missing or damaged."
+    "`IncompleteModelError` where a component's configuration or weights are missing, damaged or of a dtype that is none of weights."
     folder, config = Path(folder), read_json(Path(folder, "config.json"))
     found = weight_files(folder)
     usual = "diffusion_pytorch_model.safetensors" if "_class_name" in config else "model.safetensors"
     if not found: raise IncompleteWeightsError(f"{folder/usual} is missing, and there are no shards of it either; download it again (weights in .bin, .pt or .ckpt files are not read, since they can run code).")
-    for file in found: safetensors_header(file)
+    for file in found:
+        odd = next((f"{name} as {tensor['dtype']}" for name, tensor in safetensors_header(file).items() if name.endswith((".weight", ".bias")) and not tensor["dtype"].startswith(("F", "BF"))), None)
+        if odd and "quantization_config" not in config:
+            raise IncompleteWeightsError(f"{file} holds {odd}; expected floating-point numbers, or a quantization_config in {folder/'config.json'} that says how to read others.")
 
 #: What a tokenizer is read from: all files of one of these.
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",), ("tiktoken.model",), ("spiece.model",), ("sentencepiece.bpe.model",), ("vocab.txt",), ("tekken.json",))
@@ -103,9 +106,9 @@ def check_tokenizer(
 
 def check_loaded(
     folder: str | Path, # of one component, or a model on the Hub
-    missing: Iterable[str], # tensors that the model has and its files did not, as transformers and diffusers tell
+    missing: Iterable[str], # tensors that the model has and its files did not, or not in that shape, as transformers and diffusers tell
 ) -> None:
     "`IncompleteWeightsError` where tensors were not in the files: they would be random numbers."
     if not (names := sorted(missing)): return
     files = weight_files(folder) if Path(folder).is_dir() else []
-    raise IncompleteWeightsError(f"{files[0] if len(files) == 1 else folder} lacks {len(names)} {'tensor' if len(names) == 1 else 'tensors'} of the model, such as {names[0]}; it is damaged or belongs to another model: download it again.")
+    raise IncompleteWeightsError(f"{files[0] if len(files) == 1 else folder} lacks {len(names)} {'tensor' if len(names) == 1 else 'tensors'} of the model, or has another shape of it, such as {names[0]}; it is damaged or belongs to another model: download it again.")
