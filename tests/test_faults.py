@@ -388,7 +388,7 @@ def starve(megabytes):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
 def test_too_little_memory():
     """A batch that does not fit is encoded in smaller ones, and that is said; a single prompt that does not fit is one sentence."""
-    done = child("starve", 40)
+    done = child("starve", 55)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
     print("\n" + "\n".join([*told["said"], told["refused"]]))
