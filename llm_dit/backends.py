@@ -5,7 +5,13 @@
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'QUANTIZATIONS', 'TextEncoderBackend', 'IncrementalBackend', 'FreeableBackend', 'layers_needed',
            'PromptTokenizer', 'resolve_model', 'component_subfolders', 'BackendConfig', 'best_device', 'best_dtype',
-           'quantization_options', 'first_layers', 'PromptTooLongError', 'TransformersBackend']
+           'quantization_options', 'first_layers', 'PromptTooLongError', 'SmallerBatchesWarning', 'NonFiniteError',
+           'TransformersBackend', 'is_finite', 'non_finite_tensor', 'refuse_non_finite']
+
+# %% ../nbs/04_backends.ipynb #e555b4fd
+from .versions import require
+
+require("torch", "transformers") # before they are imported
 
 # %% ../nbs/04_backends.ipynb #8deeb3f6
 import copy
@@ -13,13 +19,16 @@ import gc
 import json
 import logging as std_logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -37,7 +46,7 @@ from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, lent_cache
-from .weight_files import check_weights
+from .weight_files import check_component, check_loaded, check_tokenizer, read_json
 
 # %% ../nbs/04_backends.ipynb #3c465522
 @runtime_checkable
@@ -264,12 +273,29 @@ def first_layers(
 
 # %% ../nbs/04_backends.ipynb #b9eb0280
 class PromptTooLongError(ValueError):
-    "A prompt has more tokens than `max_length`, and `on_overflow` is 'error'."
+    "A prompt has more tokens than `max_length`, and `on_overflow` is 'error'; or more than the memory has room for."
+
+class SmallerBatchesWarning(UserWarning):
+    "The memory was too small for a batch; the same prompts are encoded in smaller ones."
+
+class NonFiniteError(ValueError):
+    "NaN or infinite numbers came out of a model."
 
 class _Tokenized(NamedTuple):
     ids: list[int]
     offsets: list[tuple[int, int]] # first and last-plus-one character of each token
     truncated: bool
+
+class _Turns:
+    "Threads that share a model: one step of it at a time, and it is not freed while one of them is at work."
+    def __init__(self): self.lock, self.users = RLock(), 0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        with self.lock: self.users += 1
+        try: yield
+        finally:
+            with self.lock: self.users -= 1
 
 class TransformersBackend:
     "A causal language model of transformers as text encoder."
@@ -285,6 +311,7 @@ class TransformersBackend:
         self.tokenizer = tokenizer if isinstance(tokenizer, PromptTokenizer) else PromptTokenizer(tokenizer)
         self.prefix_cache, self.cache = PrefixCache(config.prefix_cache_bytes), EmbeddingCache(config.cache_folder, config.cache_bytes)
         self._views, self._changes, self._fingerprint, self._load, self._fresh = {}, None, "", None, 0
+        self._turns, self._fits = _Turns(), config.batch_tokens # how many tokens the memory has room for, as far as is known
         self._shares = set(getattr(model.config, "layer_types", None) or ["full_attention"]) == {"full_attention"} # sliding windows and recurrent layers forget
 
     @classmethod
@@ -297,11 +324,11 @@ class TransformersBackend:
         config = (config or BackendConfig()).with_options(**options)
         path, hub = resolve_model(model), config.hub_options()
         tokenizer_folder, model_folder = component_subfolders(path, **hub)
-        if Path(path).is_dir(): list(check_weights(Path(path, model_folder)))
+        if Path(path).is_dir(): check_component(Path(path, model_folder))
         hub["trust_remote_code"] = config.trust_remote_code
         if path.endswith(".gguf"): path, hub["gguf_file"] = str(Path(path).parent), Path(path).name
         model_config = AutoConfig.from_pretrained(path, subfolder=model_folder, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(path, subfolder=tokenizer_folder, config=model_config, **hub) # else it looks for a config beside the tokenizer, which an offline machine cannot know to be absent
+        tokenizer = _load_tokenizer(path, tokenizer_folder, model_config, hub)
         num_layers = model_config.num_hidden_layers
         device = best_device(config.device)
         dtype = best_dtype(config.dtype, device)
@@ -330,7 +357,7 @@ class TransformersBackend:
                              f"from_pretrained, or change one of {sorted(late)}.")
         self._wake()
         other = TransformersBackend(self.model, self.tokenizer, self.num_layers, replace(self.config, **options), self.model_id)
-        other._load, other._fresh = self._load, self._fresh
+        other._load, other._fresh, other._turns = self._load, self._fresh, self._turns
         return other
 
     def __repr__(self) -> str:
@@ -368,31 +395,35 @@ class TransformersBackend:
         return TransformersBackend.from_pretrained, (self.model_id, self.config)
 
     def free(self) -> None:
-        "Let the weights leave the device until the next `encode`: an accelerator's move to main memory; on a CPU, and if bitsandbytes quantised them, they are dropped and then read from their files again."
-        if self.model.device.type == "meta": return
-        if self.device.type != "cpu" and not (self.config.quantization or "").startswith("bnb"): self.model.to("cpu")
-        elif self._load is None: raise ValueError("This model was not loaded by from_pretrained, so it could not be read again; keep it, or load it so.")
-        elif _count_changes(self.model) != self._fresh: raise ValueError("The weights were changed since they were loaded, and reading them again would undo that; keep the model in memory.")
-        else: self.model = _without_numbers(self.model)
-        self._views = {}
+        "Let the weights leave the device until the next `encode`: an accelerator's move to main memory; on a CPU, and if bitsandbytes quantised them, they are dropped and then read from their files again. They stay where another thread is encoding."
+        with self._turns.lock:
+            if self.model.device.type == "meta" or self._turns.users: return
+            if self.device.type != "cpu" and not (self.config.quantization or "").startswith("bnb"): self.model.to("cpu")
+            elif self._load is None: raise ValueError("This model was not loaded by from_pretrained, so it could not be read again; keep it, or load it so.")
+            elif _count_changes(self.model) != self._fresh: raise ValueError("The weights were changed since they were loaded, and reading them again would undo that; keep the model in memory.")
+            else: self.model = _without_numbers(self.model)
+            self._views = {}
         gc.collect()
         if self.device.type == "cuda": torch.cuda.empty_cache()
 
     def _wake(self):
         "Have the weights on the device."
-        if self.model.device == self.device: return
-        self.model = self._load() if self.model.device.type == "meta" else self.model.to(self.device)
+        with self._turns.lock:
+            if self.model.device == self.device: return
+            self.model, self._views = self._load() if self.model.device.type == "meta" else self.model.to(self.device), {}
 
     def _encode(self, texts, hidden_layer, layers, run):
         if isinstance(texts, str): raise TypeError(f"encode takes a list of texts, not the string {texts[:40]!r}; write [text].")
         if not texts: raise ValueError("There is nothing to encode: the list of texts is empty; give at least one.")
         wanted = self._wanted_states(hidden_layer, layers)
-        self._wake()
-        self._notice_changed_weights()
-        prompts = [self._tokenize(text) for text in texts]
-        pieces = [self._pieces(prompt.ids) for prompt in prompts]
-        rows = list(dict.fromkeys(row for parts in pieces for row in parts)) # each only once
-        known = dict(zip(rows, self._remembered(rows, sorted(wanted), run)))
+        with self._turns.working():
+            with self._turns.lock:
+                self._wake()
+                self._notice_changed_weights()
+                prompts = [self._tokenize(text) for text in texts]
+            pieces = [self._pieces(prompt.ids) for prompt in prompts]
+            rows = list(dict.fromkeys(row for parts in pieces for row in parts)) # each only once
+            known = dict(zip(rows, self._remembered(rows, sorted(wanted), run)))
         made = [self._whole([known[row] for row in parts], len(prompt.ids)) for parts, prompt in zip(pieces, prompts)]
         states, kept = zip(*made) # hidden states by layer, and which token each row stands for
         def of(layer): return [each[layer] for each in states]
@@ -445,6 +476,13 @@ class TransformersBackend:
         shorter = {layer: shorten(x, self.max_length) for layer, x in states.items()}
         return {layer: x for layer, (x, _) in shorter.items()}, next(iter(shorter.values()))[1].tolist()
 
+    def _explain_non_finite(self, decoder, layer, states):
+        "Raise where one of the hidden states has NaN or infinite numbers, padding apart."
+        if all(is_finite(x) for x in states): return
+        name = non_finite_tensor(decoder)
+        why = f"{name} holds such numbers: its file is damaged, or it was changed" if name else f"no weight does, so numbers grew beyond float16: load the model in bfloat16 or float32" if self.dtype == torch.float16 else "no weight does"
+        raise NonFiniteError(f"Hidden state {layer} of {self.model_id or 'this model'} has NaN or infinite numbers; {why}.")
+
     def _wanted_states(self, hidden_layer, layers):
         "Numbers of hidden states, the main one first; `ValueError` where one needs layers that were not loaded."
         loaded = len(self.model.layers)
@@ -482,7 +520,7 @@ class TransformersBackend:
             for group in groups:
                 head, past = self._run_head(decoder, rows[group.members[0]][:group.shared], wanted)
                 rest = [rows[i][group.shared:] for i in group.members]
-                for batch in plan_batches([len(row) for row in rest], self.config.batch_tokens):
+                for batch in plan_batches([len(row) for row in rest], min(self.config.batch_tokens, self._fits)):
                     lent = lent_cache(past, group.shared) if past else None
                     for i, tail in zip(batch, self._run(decoder, [rest[i] for i in batch], wanted, lent)): made[group.members[i]] = _joined(head, tail)
                     bar.update(len(batch))
@@ -507,14 +545,59 @@ class TransformersBackend:
             made.append({layer: x.clone() for layer, x in states.items()})
         return made
 
-    @torch.inference_mode()
     def _run(self, decoder, batch, wanted, past=None):
+        "Run one batch; where the memory is too small for it, its halves."
+        longest = max(map(len, batch))
+        if len(batch) == 1 or len(batch) * longest <= self._fits:
+            try: return self._run_at_once(decoder, batch, wanted, past)
+            except (RuntimeError, MemoryError) as e:
+                if not _is_out_of_memory(e): raise
+                if len(batch) == 1: raise PromptTooLongError(f"A prompt of {longest} tokens does not fit into the memory of {self.device} ({' '.join(str(e).split())[:120]}); shorten it, or load the model in a smaller dtype, quantised, or on another device.") from e
+                self._fits = len(batch) * longest // 2
+                warnings.warn(f"The memory of {self.device} was too small for {len(batch)} prompts of {longest} tokens at once; going on with batches of at most {self._fits} tokens (batch_tokens).", SmallerBatchesWarning, stacklevel=6)
+        if self.device.type == "cuda": torch.cuda.empty_cache() # what the failed step held is let go by now
+        half = (len(batch) + 1) // 2
+        return self._run(decoder, batch[:half], wanted, past) + self._run(decoder, batch[half:], wanted, past)
+
+    @torch.inference_mode()
+    def _run_at_once(self, decoder, batch, wanted, past):
         "Run one batch, padded on the right; a causal model needs no mask for that, since no token looks to its right."
         longest = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch], device=self.device)
-        out = decoder(input_ids=ids, past_key_values=past, use_cache=past is not None, output_hidden_states=len(wanted) > 1)
+        with self._turns.lock: out = decoder(input_ids=ids, past_key_values=past, use_cache=past is not None, output_hidden_states=len(wanted) > 1)
         states = {layer: out.hidden_states[layer] for layer in wanted} if len(wanted) > 1 else {wanted[0]: out.last_hidden_state}
+        for layer, x in states.items():
+            if not is_finite(x): self._explain_non_finite(decoder, layer, [x[i, :len(row)] for i, row in enumerate(batch)])
         return [{layer: x[i, :len(row)].clone() for layer, x in states.items()} for i, row in enumerate(batch)]
+
+def _is_out_of_memory(error):
+    "Whether an exception of torch says that there was no memory left; on a CPU it has no class of its own."
+    said = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a primitive", "could not create a memory object") # the last two are oneDNN's
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)
+
+@torch.no_grad()
+def is_finite(
+    x: torch.Tensor, # on any device
+) -> bool: # True also where it cannot be told: without numbers, or in a form that has no least and greatest
+    "Whether a tensor holds neither NaN nor infinite numbers; as fast as memory can be read."
+    try: return not x.numel() or bool(torch.stack((x.to_dense() if x.is_mkldnn else x).aminmax()).isfinite().all())
+    except (RuntimeError, NotImplementedError, TypeError): return True
+
+def non_finite_tensor(
+    model: torch.nn.Module, # any module, on any device
+) -> str | None: # its name, such as `layers.3.mlp.up_proj.weight`
+    "The first parameter or buffer of a model that holds NaN or infinite numbers."
+    wrong = next((name for name, x in chain(model.named_parameters(), model.named_buffers()) if not is_finite(x)), None)
+    return f"{wrong.removesuffix('.packed')}.weight" if wrong and wrong.endswith(".packed") else wrong
+
+def refuse_non_finite(
+    model: torch.nn.Module, # just loaded
+    where: str | Path, # what it was loaded from
+) -> None:
+    "`NonFiniteError` where a parameter holds NaN or infinite numbers: attention can hide them, and embeddings are then wrong without a sign. Tables of token embeddings, which hide nothing, are left unread."
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    wrong = next((name for name, x in model.named_parameters() if id(x) not in tables and not is_finite(x)), None)
+    if wrong: raise NonFiniteError(f"{wrong} of {where} holds NaN or infinite numbers; the file is damaged, or the training that made it went wrong.")
 
 def _count_changes(model):
     "How often the weights were changed in place, as torch counts; a fresh model has none."
@@ -534,8 +617,19 @@ def _load_placed(path, model_config, config, device, dtype, **where):
     count = layers_needed(config.hidden_layer, model_config.num_hidden_layers)
     model = _load_layers(path, copy.deepcopy(model_config), count, dtype=dtype, **where, **quantization_options(config.quantization, device, dtype))
     if not config.quantization: model = model.to(device)
+    refuse_non_finite(model, Path(path, where.get("subfolder") or ""))
     if config.pack_weights and not config.quantization and can_pack(device, dtype): pack_linears(model)
     return model
+
+def _load_tokenizer(path, folder, config, hub):
+    "A tokenizer of transformers, which would otherwise make one without words where there is no vocabulary."
+    local = Path(path, folder) if Path(path).is_dir() and "gguf_file" not in hub else None
+    if local: check_tokenizer(local)
+    try: return AutoTokenizer.from_pretrained(path, subfolder=folder, config=config, **hub) # without config it looks for one beside the tokenizer, which an offline machine cannot know to be absent
+    except Exception: # of many kinds
+        if local:
+            for file in sorted(local.glob("*.json")): read_json(file)
+        raise
 
 def _load_layers(path, config, count, **options):
     "Load a decoder with its first `count` layers."
@@ -545,9 +639,10 @@ def _load_layers(path, config, count, **options):
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
     adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
-    try: model = AutoModel.from_pretrained(path, config=config, use_safetensors=True, adapter_kwargs=adapter, **options) # a pickle could run code
+    try: model, told = AutoModel.from_pretrained(path, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, adapter_kwargs=adapter, **options) # a pickle could run code
     except OSError as e: raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
     finally: logging.set_verbosity(level)
+    check_loaded(Path(path, options.get("subfolder") or ""), [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such as Qwen3.")
     return first_layers(model, count, keep_norm=count == whole)

@@ -7,6 +7,11 @@ __all__ = ['PUBLISHED_CONFIGS', 'PARTS', 'QUANTIZED_BYTES', 'MEMORY', 'RESERVE',
            'activation_bytes', 'MemoryPlan', 'MemoryWarning', 'memory_plans', 'choose_plan', 'advice', 'plan_table',
            'available_bytes']
 
+# %% ../nbs/05b_memory.ipynb #55ba1028
+from .versions import require
+
+require("torch", "transformers", "diffusers") # before they are imported
+
 # %% ../nbs/05b_memory.ipynb #c0f7abda
 import json
 import warnings

@@ -6,6 +6,11 @@
 __all__ = ['PIXELS_PER_PATCH', 'linear_sigmas', 'flow_match_sigmas', 'draw_latents', 'max_text_tokens', 'check_size',
            'check_length', 'GenerationInterrupted', 'ZImagePipeline']
 
+# %% ../nbs/06_pipeline.ipynb #39e4979a
+from .versions import require
+
+require("torch", "transformers", "diffusers") # before they are imported
+
 # %% ../nbs/06_pipeline.ipynb #ff417282
 import logging
 import time
@@ -17,10 +22,11 @@ from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
+from threading import Event, RLock
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_dispatch import AttentionBackendName
@@ -28,14 +34,14 @@ from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .backends import (BackendConfig, FreeableBackend, PromptTooLongError, TextEncoderBackend, best_device, best_dtype,
-    quantization_options, resolve_model)
+from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, best_device, best_dtype,
+    is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
 from .recipe import Generation, Recipe, RecipeWarning, hash_ids, hash_image
 from .templates import Template
-from .weight_files import check_weights
+from .weight_files import check_component, check_loaded, check_weights, read_json
 
 # %% ../nbs/06_pipeline.ipynb #bcb72833
 def linear_sigmas(
@@ -102,20 +108,27 @@ def _as_encoder(source, config):
     if isinstance(source, ZImageTextEncoder): return source
     return ZImageTextEncoder.from_pretrained(source, config=config) if isinstance(source, (str, Path)) else ZImageTextEncoder(source)
 
-def _with_transformer(model):
-    "The resolved name of a model; `FileNotFoundError` where a local folder has no transformer, or files of weights are missing or cut off."
+def _with_transformer(model, parts=()):
+    "The resolved name of a model; `FileNotFoundError` where a local folder has no transformer, or files of one of the parts are missing or damaged."
     path = resolve_model(model)
     if not Path(path).is_dir(): return path
     if not (Path(path) / "model_index.json").is_file():
         raise FileNotFoundError(f"{path} has no model_index.json; expected a folder in diffusers' layout with transformer/, vae/ and scheduler/.")
+    for file in ("model_index.json", "scheduler/scheduler_config.json"): read_json(Path(path, file))
+    for part in parts: check_component(Path(path, part))
     list(check_weights(path))
     return path
 
-def _load_transformer(path, config, device, dtype):
-    "The transformer in the dtype asked for; quantised as the text encoder is."
-    options = quantization_options(config.quantization, device, dtype, diffusers)
-    try: return diffusers.ZImageTransformer2DModel.from_pretrained(path, subfolder="transformer", torch_dtype=dtype, use_safetensors=True, **options, **config.hub_options())
-    except OSError as e: raise FileNotFoundError(f"The transformer of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
+def _load_part(part, path, config, dtype, **options):
+    "The transformer or the VAE in the dtype asked for, whole: diffusers leaves tensors that are in no file without numbers."
+    hub = config.hub_options()
+    try:
+        kind = getattr(diffusers, diffusers.AutoencoderKL.load_config(path, subfolder=part, **hub)["_class_name"])
+        loaded, told = kind.from_pretrained(path, subfolder=part, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, **options, **hub)
+    except (OSError, ValueError) as e: raise FileNotFoundError(f"The {part} of {path} cannot be loaded: {str(e).splitlines()[0].partition('. If you want')[0].removeprefix('Cannot load  because ')}") from e
+    check_loaded(Path(path, part), told["missing_keys"])
+    refuse_non_finite(loaded, Path(path, part))
+    return loaded
 
 def _place(pipe, plan, device):
     "Do what a plan says, with the hooks of accelerate and diffusers."
@@ -184,7 +197,7 @@ class ZImagePipeline:
                              f"takes {wanted} (cap_feat_dim); choose an encoder of that width.")
         self.encoder, self.pipe, self.model_id, self.revision = encoder, pipe, model_id, revision
         self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
-        self.device, self._loras, self._cancelled, self._loaded_with = pipe._execution_device, {}, Event(), None
+        self.device, self._loras, self._cancelled, self._turn, self._loaded_with = pipe._execution_device, {}, Event(), RLock(), None
         if attention_backend: _set_attention(pipe.transformer, attention_backend)
         if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
         if compile: pipe.transformer.compile_repeated_blocks()
@@ -205,7 +218,8 @@ class ZImagePipeline:
     ) -> "ZImagePipeline":
         "Load a whole model: text encoder by this package, transformer, VAE and scheduler by diffusers."
         config = (config or BackendConfig()).with_options(**options)
-        path, device = _with_transformer(model), best_device(config.device)
+        parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
+        path, device = _with_transformer(model, parts), best_device(config.device)
         dtype = best_dtype(config.dtype, device)
         own = text_encoder is None or isinstance(text_encoder, (str, Path))
         plans = memory_plans(path, device, dtype, config.quantization, hidden_layer=config.hidden_layer, text_encoder=own, available=available_bytes(device), **config.hub_options())
@@ -214,11 +228,13 @@ class ZImagePipeline:
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
-        given = dict(transformer=transformer or _load_transformer(path, config, device, dtype), **(dict(vae=vae) if vae else {}))
-        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, use_safetensors=True, **given, **config.hub_options())
+        transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
+        if not transformer_given: transformer = _load_part("transformer", path, config, dtype, **quantization_options(config.quantization, device, dtype, diffusers))
+        if vae is None: vae = _load_part("vae", path, config, dtype)
+        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, **config.hub_options())
         _place(pipe, plan, device)
-        made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer else config.quantization)
-        made._loaded_with = dict(model=model, text_encoder=text_encoder, transformer=transformer, vae=vae, memory=memory, compile=compile, attention_backend=attention_backend, cache_threshold=cache_threshold, config=config)
+        made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer_given else config.quantization)
+        made._loaded_with = dict(model=model, text_encoder=text_encoder, **given, memory=memory, compile=compile, attention_backend=attention_backend, cache_threshold=cache_threshold, config=config)
         return made
 
     def __reduce__(self):
@@ -262,26 +278,27 @@ class ZImagePipeline:
         progress: bool = True, # show a progress bar
         **options: Any, # `system`, `thinking`, `assistant`, `enable_thinking`, `special_tokens` of the encoder
     ) -> Generation:
-        "Make pictures. Nothing of one call is left to the next, and no argument is changed."
+        "Make pictures. Nothing of one call is left to the next, and no argument is changed. Calls from several threads are done one after another."
         height, width = self._size(height, width, image, strength)
         for name, value in dict(num_images=num_images, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name}={value}: expected at least 1.")
         if not isfinite(guidance_scale): raise ValueError(f"guidance_scale={guidance_scale}: expected a number, 0 for none.")
-        sigmas, clock = linear_sigmas(num_inference_steps), _Clock()
-        self._cancelled.clear()
-        count, templates, seeds = _side_by_side(prompt, template, seed)
-        encoding = self._encode(prompt, hidden_layer, count, templates, options)
-        check_length(encoding, self.pipe.transformer.config.axes_lens)
-        negative = self.encoder.encode(negative_prompt, hidden_layer=hidden_layer) if guidance_scale > 0 else None
-        if self.plan and self.plan.frees_encoder and isinstance(self.encoder.backend, FreeableBackend): self.encoder.backend.free()
-        clock.lap("encode")
-        wanted = [(i, seeds[i] + j) for i in range(count) for j in range(num_images)]
-        batches = _batches(wanted, encoding, 1 if image else batch_size)
-        steps = _steps(num_inference_steps, strength if image else 1)
-        bar = tqdm(total=len(batches) * steps, desc="denoising", unit="step", leave=False, disable=not progress)
-        start = dict(image=image, strength=strength) if image else {}
-        images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar, steps), **start, height=height, width=width,
-            guidance_scale=guidance_scale, sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
+        sigmas, (count, templates, seeds) = linear_sigmas(num_inference_steps), _side_by_side(prompt, template, seed)
+        with self._turn:
+            self._cancelled.clear()
+            clock = _Clock()
+            encoding = self._encode(prompt, hidden_layer, count, templates, options)
+            check_length(encoding, self.pipe.transformer.config.axes_lens)
+            negative = self.encoder.encode(negative_prompt, hidden_layer=hidden_layer) if guidance_scale > 0 else None
+            if self.plan and self.plan.frees_encoder and isinstance(self.encoder.backend, FreeableBackend): self.encoder.backend.free()
+            clock.lap("encode")
+            wanted = [(i, seeds[i] + j) for i in range(count) for j in range(num_images)]
+            batches = _batches(wanted, encoding, 1 if image else batch_size)
+            steps = _steps(num_inference_steps, strength if image else 1)
+            bar = tqdm(total=len(batches) * steps, desc="denoising", unit="step", leave=False, disable=not progress)
+            start = dict(image=image, strength=strength) if image else {}
+            images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar, steps), **start, height=height, width=width,
+                guidance_scale=guidance_scale, sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
         shared = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
                       negative_prompt=negative_prompt if negative else None, from_embeddings=isinstance(prompt, EncodingOutput),
                       **(dict(image_hash=hash_image(image), strength=strength) if image else {}))
@@ -370,6 +387,8 @@ class ZImagePipeline:
         if isinstance(prompt, EncodingOutput):
             if extra := [*options, *["template"] * any(template is not None for template in templates)]:
                 raise ValueError(f"{', '.join(extra)} cannot be added to embeddings; encode the prompt with it.")
+            if wrong := [i for i, x in enumerate(prompt.embeddings) if not is_finite(x)]:
+                raise NonFiniteError(f"The embedding of prompt {wrong[0]} has NaN or infinite numbers, of which no picture can be made; look at what was done to it, {prompt.history or 'or encode it again'}.")
             return prompt if len(prompt) == count else concatenate([prompt] * count)
         prompts = prompt if isinstance(prompt, (list, tuple)) else [prompt]
         prompts = list(prompts) * (1 if len(prompts) == count else count)
@@ -399,9 +418,18 @@ class ZImagePipeline:
         if image: start = dict(image=image.convert("RGB"), strength=strength, generator=torch.Generator("cpu").manual_seed(seeds[0]))
         else: start = dict(height=height, width=width, latents=draw_latents(seeds, height, width, parts.transformer.in_channels))
         negatives = [negative.embedding.to(self.device)] * len(embeddings) if negative else None
-        images = pipe(prompt_embeds=[x.to(self.device) for x in embeddings], negative_prompt_embeds=negatives, callback_on_step_end=loop.after_step, **start, **arguments).images
+        pixels = pipe(prompt_embeds=[x.to(self.device) for x in embeddings], negative_prompt_embeds=negatives, callback_on_step_end=loop.after_step, output_type="np", **start, **arguments).images
+        if not np.isfinite(pixels).all(): self._explain_non_finite()
+        images = pipe.image_processor.numpy_to_pil(pixels)
         loop.clock.lap("decode")
         return images
+
+    def _explain_non_finite(self):
+        "Name the weight that makes pictures of NaN; warn where there is none."
+        for part in ("transformer", "vae"):
+            if name := non_finite_tensor(getattr(self.pipe, part)):
+                raise NonFiniteError(f"The picture has NaN or infinite numbers, since {name} of the {part} has; its file is damaged, or it was changed: load the model again.")
+        warnings.warn(f"A picture has NaN or infinite numbers, which are shown black, and no weight in memory has: they grew beyond {_name(self.pipe.transformer.dtype)}; load the model in bfloat16 or float32.", RuntimeWarning, stacklevel=5)
 
     def _template_record(self, template):
         if template is None: return {}

@@ -320,6 +320,9 @@ class Playground(widgets.VBox):
         "Do what is asked for; what goes wrong is said in one sentence, where it stays until the next change."
         try: action()
         except (ValueError, LookupError, OSError) as e: self.viewer.complain(str(e.args[0] if len(e.args) == 1 else e))
+        except Exception as e: # such as a card without memory
+            self.viewer.complain(f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}")
+            raise
 
     def _look(self, request, overtaken):
         "Encode and show count and tokens; the figure, which takes longer, is left to a thread of its own."

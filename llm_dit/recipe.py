@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .encoding import EncodingOutput
+from .encoding import EncodingOutput, write_file
 from .formatter import LABEL_COLORS, FormattedPrompt, Span, _check_mode
 
 # %% ../nbs/05a_recipe.ipynb #16c90941
@@ -195,9 +195,7 @@ class Generation:
         path = Path(path)
         paths = [path] if len(self.images) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(len(self.images))]
         for target, image, recipe in zip(paths, self.images, self.recipes):
-            partial = target.with_name(target.name + ".partial")
-            partial.write_bytes(_png(image, recipe))
-            partial.replace(target)
+            write_file(target, _png(image, recipe))
         return paths
 
 def _png(image, recipe=None):

@@ -9,6 +9,7 @@ __all__ = ['LatestOnly', 'image_png', 'hidden_picture', 'show_png', 'TokenStrip'
 # %% ../nbs/08_widgets.ipynb #d3099546
 import io
 import threading
+import traceback
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -61,6 +62,7 @@ class LatestOnly:
                 if self._closed: return
                 request = self._request
             try: self._work(request, lambda: self._serial != serial)
+            except Exception: traceback.print_exc() # the thread lives on: the next request may fare better
             finally:
                 with self._changed:
                     self._done = serial
