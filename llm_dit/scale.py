@@ -89,7 +89,9 @@ class RayExecutor:
     ) -> Iterator[Any]:
         "The result of each item as it comes, and `WorkerDied` for one that no worker survived. What the function raises ends it."
         ray, waiting, running, in_a_row = _connect(self.address), deque((item, 1) for item in items), {}, 0
-        if function is not self._function: self._function, self._held = function, [ray.put(function)]
+        if function is not self._function:
+            ray.cloudpickle.dumps(function) # raises by itself what ray.put would print a page about
+            self._function, self._held = function, [ray.put(function)]
         if not self._workers: self._workers = self._begin(ray)
         def hand_out(worker):
             if not waiting: return
@@ -103,7 +105,7 @@ class RayExecutor:
             except ray.exceptions.RayActorError:
                 worker, outcome, in_a_row = self._replace(worker), WorkerDied(item, times), in_a_row + 1
                 if times <= self.retries: waiting.append((item, times + 1))
-            if in_a_row == DEATHS_IN_A_ROW: raise RuntimeError(f"{in_a_row} workers died one after another, perhaps because the model does not fit {len(self._workers)} times; take fewer workers. What was done is stored.")
+            if in_a_row == DEATHS_IN_A_ROW: raise RuntimeError(f"{in_a_row} workers died one after another, perhaps because the memory has no room for {len(self._workers)} of them; take fewer. What was done is stored.")
             hand_out(worker)
             if not isinstance(outcome, WorkerDied) or times > self.retries: yield outcome
 
@@ -157,7 +159,7 @@ class RayBackend:
     @staticmethod
     def _first(ray, workers):
         "What the workers have loaded; what kept them from it, as if it had been raised here."
-        try: return [_ask(ray, worker.about.remote()) for worker in workers][0]
+        try: return [_ask(ray, worker.about.options(max_task_retries=0).remote()) for worker in workers][0]
         except ray.exceptions.RayActorError as e: raise RuntimeError(f"A worker could not load the model: {str(e).strip().splitlines()[-1].strip()}") from None
 
     def __repr__(self) -> str: return f"RayBackend({self.model_id}, {self.num_layers} layers × {self.embedding_dim}, {str(self.dtype).removeprefix('torch.')}, {self.device}, {len(self.workers)} {'worker' if len(self.workers) == 1 else 'workers'})"
