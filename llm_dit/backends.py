@@ -211,7 +211,7 @@ def best_device(
     "The device to run on; `ValueError` where the one asked for cannot be used."
     if device is not None:
         try: torch.zeros(1, device=device).item()
-        except Exception as e: raise ValueError(f"device={str(device)!r} cannot be used here ({str(e).splitlines()[0][:120]}); expected 'cpu', or 'cuda' or 'mps' where there is one.") from None # torch raises a kind for each device
+        except Exception as e: raise ValueError(f"device={str(device)!r} cannot be used here ({'torch knows no such device' if 'device string' in str(e) else str(e).splitlines()[0][:120]}); expected 'cpu', or 'cuda' or 'mps' where there is one.") from None # torch raises a kind for each device
         return torch.device(device)
     if torch.cuda.is_available(): return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -156,7 +156,7 @@ class MemoryPlan:
         host = f"; {self.main_memory / 2**30:.1f} GiB of main memory" if self.main_memory else ""
         return f"{about}{host}\n{self.table().to_string(float_format='{:.2f}'.format, na_rep='–')}"
 
-    def _repr_html_(self) -> str: return f"<p>{escape(repr(self).splitlines()[0])}</p>{self.table().to_html(float_format='{:.2f}'.format, na_rep='–')}"
+    def _repr_html_(self) -> str: return f"<p>{escape(repr(self).splitlines()[0], quote=False)}</p>{self.table().to_html(float_format='{:.2f}'.format, na_rep='–')}"
 
 def _there(memory, device, phase):
     "Parts whose weights are on the device in a phase."

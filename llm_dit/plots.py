@@ -223,7 +223,7 @@ def norm_profile(
     _name_tokens(axes.xaxis, _names(longest), longest.token_labels())
     axes.tick_params(axis="x", rotation=90)
     axes.set(xlabel="token" if len(encodings) == 1 else "token (of the longest prompt)", ylabel="norm", title=_about(longest, "length of hidden states"), ylim=(0, None))
-    if labels: axes.legend()
+    for text in axes.legend().get_texts() if labels else (): text.set_parse_math(False)
     return figure
 
 def pca_scatter(
@@ -245,7 +245,7 @@ def pca_scatter(
         axes.scatter(points[chosen, 0], points[chosen, 1], color=[color], marker=marker, s=24, label=kind)
     axes.set(xlabel=f"first component ({share[0]:.0%} of the variance)", ylabel=f"second component ({share[1]:.0%})",
              title=f"{len(encodings)} prompts, mean over tokens\n{encodings[0].model_id or 'unknown model'}, layer {encodings[0].hidden_layer}")
-    axes.legend(fontsize=8)
+    for text in axes.legend(fontsize=8).get_texts(): text.set_parse_math(False)
     return figure
 
 # %% ../nbs/07_plots.ipynb #3240522f
@@ -264,7 +264,7 @@ def contact_sheet(
     figure = Figure(figsize=(1.5 * columns, (1.5 + .13 * lines) * rows), layout="constrained")
     for axes, image, label in zip(figure.subplots(rows, columns, squeeze=False).flat, images, wrapped or [""] * len(images)):
         axes.imshow(image)
-        axes.set_xlabel(label, fontsize=7, labelpad=2)
+        axes.set_xlabel(label, fontsize=7, labelpad=2, parse_math=False) # "from $5 to $9" is no formula
     for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#cccccc")
@@ -285,6 +285,6 @@ def xy_grid(
         axes.imshow(image)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#cccccc")
-    for axes, label in zip(grid[0], x_labels): axes.set_title(fill(label, 24), fontsize=8)
-    for axes, label in zip(grid[:, 0], y_labels): axes.set_ylabel(label, fontsize=9)
+    for axes, label in zip(grid[0], x_labels): axes.set_title(fill(label, 24), fontsize=8, parse_math=False)
+    for axes, label in zip(grid[:, 0], y_labels): axes.set_ylabel(label, fontsize=9, parse_math=False)
     return figure
