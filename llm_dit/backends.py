@@ -261,6 +261,7 @@ def first_layers(
     view._modules = dict(model._modules)
     view.config = copy.deepcopy(model.config)
     view.config.num_hidden_layers = count
+    if getattr(view.config, "layer_types", None): view.config.layer_types = view.config.layer_types[:count] # older versions of transformers count these
     view.layers = torch.nn.ModuleList(list(model.layers)[:count])
     if not keep_norm: view.norm = torch.nn.Identity()
     return view

@@ -66,7 +66,7 @@ def soak(pictures=1_000, encodes=20_000, folder=None):
             options = dict(template="neon", num_images=2, num_inference_steps=2) if i % 10 == 0 else dict(guidance_scale=1.0, num_inference_steps=2) if i % 10 == 1 else {}
             [png, *_] = pipe(f"a red star and {i * 7919 % 9_000 + 1_000} green squares", seed=i, progress=False, **options).save(Path(made) / "picture.png")
             assert Recipe.from_png(png).seed == i
-        results = [watched("encodes", encodes, encode, max(350, encodes // 20)), watched("pictures", pictures, draw, max(20, pictures // 20))]
+        results = [watched("encodes", encodes, encode, max(350, encodes // 5)), watched("pictures", pictures, draw, max(20, pictures // 10))]
     return [line for line, _ in results], [what for _, wrong in results for what in wrong]
 
 
