@@ -46,7 +46,7 @@ from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, lent_cache
-from .weight_files import check_component, check_loaded, check_tokenizer, read_json
+from .weight_files import IncompleteWeightsError, check_component, check_loaded, check_tokenizer, read_json, weight_files
 
 # %% ../nbs/04_backends.ipynb #3c465522
 @runtime_checkable
@@ -617,14 +617,16 @@ def _load_tokenizer(path, folder, hub):
 
 def _load_layers(path, config, count, **options):
     "Load a decoder with its first `count` layers."
-    whole = config.num_hidden_layers
+    whole, where = config.num_hidden_layers, Path(path, options.get("subfolder") or "")
     config.num_hidden_layers = count
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
     try: model, told = AutoModel.from_pretrained(path, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **options)
+    except (LookupError, TypeError, AttributeError) as e: # at names of tensors that no model has
+        raise IncompleteWeightsError(f"{next(iter(weight_files(where)), where) if where.is_dir() else where} cannot be loaded ({type(e).__name__}: {' '.join(str(e).split())[:200]}); it is damaged or belongs to another model: download it again.") from e
     finally: logging.set_verbosity(level)
-    check_loaded(Path(path, options.get("subfolder") or ""), [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
+    check_loaded(where, [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such as Qwen3.")
     return first_layers(model, count, keep_norm=count == whole)
