@@ -27,6 +27,7 @@ from functools import lru_cache, partial
 from importlib.util import find_spec
 from importlib.resources import files
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -46,7 +47,7 @@ from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, lent_cache
-from .weight_files import check_component, check_loaded, check_tokenizer, read_json
+from .weight_files import IncompleteWeightsError, check_component, check_loaded, check_tokenizer, read_json, weight_files
 
 # %% ../nbs/04_backends.ipynb #3c465522
 @runtime_checkable
@@ -267,6 +268,7 @@ def first_layers(
     view._modules = dict(model._modules)
     view.config = copy.deepcopy(model.config)
     view.config.num_hidden_layers = count
+    if getattr(view.config, "layer_types", None): view.config.layer_types = view.config.layer_types[:count] # older versions of transformers count these
     view.layers = torch.nn.ModuleList(list(model.layers)[:count])
     if not keep_norm: view.norm = torch.nn.Identity()
     return view
@@ -575,12 +577,12 @@ def _is_out_of_memory(error):
     said = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "could not create a primitive", "could not create a memory object") # the last two are oneDNN's
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in said)
 
-@torch.no_grad()
 def is_finite(
     x: torch.Tensor, # on any device
 ) -> bool: # True also where it cannot be told: without numbers, or in a form that has no least and greatest
     "Whether a tensor holds neither NaN nor infinite numbers; as fast as memory can be read."
-    try: return not x.numel() or bool(torch.stack((x.to_dense() if x.is_mkldnn else x).aminmax()).isfinite().all())
+    if not x.numel(): return True
+    try: return all(isfinite(end.item()) for end in (x.to_dense() if x.is_mkldnn else x).detach().aminmax()) # NaN is both
     except (RuntimeError, NotImplementedError, TypeError): return True
 
 def non_finite_tensor(
@@ -633,7 +635,7 @@ def _load_tokenizer(path, folder, config, hub):
 
 def _load_layers(path, config, count, **options):
     "Load a decoder with its first `count` layers."
-    whole = config.num_hidden_layers
+    whole, where = config.num_hidden_layers, Path(path, options.get("subfolder") or "")
     config.num_hidden_layers = count
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
     level = logging.get_verbosity()
@@ -641,8 +643,10 @@ def _load_layers(path, config, count, **options):
     adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
     try: model, told = AutoModel.from_pretrained(path, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, adapter_kwargs=adapter, **options) # a pickle could run code
     except OSError as e: raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
+    except (LookupError, TypeError, AttributeError) as e: # at names of tensors that no model has
+        raise IncompleteWeightsError(f"{next(iter(weight_files(where)), where) if where.is_dir() else where} cannot be loaded ({type(e).__name__}: {' '.join(str(e).split())[:200]}); it is damaged or belongs to another model: download it again.") from e
     finally: logging.set_verbosity(level)
-    check_loaded(Path(path, options.get("subfolder") or ""), [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
+    check_loaded(where, [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such as Qwen3.")
     return first_layers(model, count, keep_norm=count == whole)

@@ -335,11 +335,19 @@ def interrupt(folder, repeats):
     stopped = {}
     for name, operation in operations.items():
         for _ in range(int(repeats)):
-            timer = threading.Timer(.15 + random.random() * .3, os.kill, (os.getpid(), signal.SIGINT))
-            timer.start()
+            ended = threading.Event()
+            def press(): # again each second, as a user would: Python drops an interrupt that comes in a destructor
+                pause = .15 + random.random() * .3
+                while not ended.wait(pause):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    pause = 1
+            presser = threading.Thread(target=press, daemon=True)
+            presser.start()
             try:
                 try: operation()
-                finally: timer.join() # an operation that was faster is stopped here
+                finally:
+                    ended.set()
+                    presser.join()
             except KeyboardInterrupt: stopped[name] = stopped.get(name, 0) + 1
             assert pipe("a red star", **QUICK).image.tobytes() == known[0], f"the picture after {name}"
             assert pipe.encoder.encode_alone("a blue star").embedding.equal(known[1])

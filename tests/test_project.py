@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import venv
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -130,3 +131,13 @@ def test_wheel_works_outside_the_repository(tmp_path):
     assert out.count("ok ") == 6, out
     count = int(run(python, "-c", "from llm_dit import TemplateRegistry; print(len(TemplateRegistry.shipped()))", cwd=tmp_path))
     assert count == len(list((ROOT / "templates").rglob("*.md"))) >= 150
+
+
+def test_the_oldest_versions_are_said_once():
+    """pyproject.toml, what is checked before an import, and what `make compatibility` installs say the same."""
+    from llm_dit.versions import SUPPORTED
+    def pins(lines, sign): return {name.strip(): re.sub(r"(\.0)+$", "", version.strip()) for name, found, version in (line.partition("#")[0].partition(sign) for line in lines) if found}
+    declared = pins((line.split(",")[0] for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]), ">=")
+    tried = pins((ROOT / "requirements-oldest.txt").read_text().splitlines(), "==")
+    assert declared == tried
+    assert {name: re.sub(r"(\.0)+$", "", oldest) for name, (oldest, _) in SUPPORTED.items()} == {name: declared[name] for name in SUPPORTED}

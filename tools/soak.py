@@ -55,7 +55,7 @@ def soak(pictures=1_000, encodes=20_000, folder=None):
     pipe = ZImagePipeline.from_pretrained("tiny", device="cpu", cache_bytes=2**20, prefix_cache_bytes=2**20)  # full after the warm-up
     with TemporaryDirectory() as made:
         def encode(i):
-            text = f"{i} red stars above {i * i} green squares, picture {i}"
+            text = f"{i * 7919 % 90_000 + 10_000} red stars above {i * 104_729 % 9_000 + 1_000} green squares{' and a circle' * (i % 7)}"  # of seven lengths: what is kept for each is kept early
             if i % 10 == 0: pipe.encoder.encode([f"{text}, {word}" for word in ("small", "large", "pale", "dark")])
             elif i % 10 == 1: pipe.encoder.encode(text, layers="all")
             elif i % 10 == 2: EncodingOutput.load(pipe.encoder.encode(text).save(Path(made) / "encoding.safetensors"))
@@ -64,9 +64,9 @@ def soak(pictures=1_000, encodes=20_000, folder=None):
 
         def draw(i):
             options = dict(template="neon", num_images=2, num_inference_steps=2) if i % 10 == 0 else dict(guidance_scale=1.0, num_inference_steps=2) if i % 10 == 1 else {}
-            [png, *_] = pipe(f"a red star and {i} green squares", seed=i, progress=False, **options).save(Path(made) / "picture.png")
+            [png, *_] = pipe(f"a red star and {i * 7919 % 9_000 + 1_000} green squares", seed=i, progress=False, **options).save(Path(made) / "picture.png")
             assert Recipe.from_png(png).seed == i
-        results = [watched("encodes", encodes, encode, max(300, encodes // 20)), watched("pictures", pictures, draw, max(20, pictures // 20))]
+        results = [watched("encodes", encodes, encode, max(350, encodes // 5)), watched("pictures", pictures, draw, max(20, pictures // 10))]
     return [line for line, _ in results], [what for _, wrong in results for what in wrong]
 
 
