@@ -29,7 +29,8 @@ def main() -> None:
     if not sys.stderr.isatty(): os.environ.setdefault("TQDM_DISABLE", "1") # progress bars are for people
     try: app()
     except (ValueError, LookupError, OSError) as e:
-        typer.echo(f"llm-dit: {' '.join(str(e.args[0] if e.args and not isinstance(e, OSError) else e).split())}", err=True)
+        said = " ".join(str(e.args[0] if e.args and not isinstance(e, OSError) else e).split())
+        typer.echo(f"llm-dit: {said if len(said) <= 600 else f'{said[:400]} … {said[-200:]}'}", err=True)
         raise SystemExit(2) from None
 
 def _writable(*paths: Path | None) -> None:

@@ -423,7 +423,8 @@ def test_store_entries(which, length, new, png):
         store = Store(place)
         found = store.get(key)
     intact = len(content) == len(whole) if name.endswith(".png") else content.strip() == whole.strip()
-    assert (found is not None) if intact else found is None and any(issubclass(w.category, StoreWarning) for w in said)
+    if found is None: assert not intact and any(issubclass(w.category, StoreWarning) for w in said)
+    else: assert found["identity"] == IDENTITIES[which] and (intact or json.loads(content) == found), "whole, though another's"
     for other, identity in enumerate(IDENTITIES): assert other == which or store.get(content_key(identity))["result"] == dict(norm=other)
     used(store)
 
