@@ -237,7 +237,7 @@ def _real_decoder(model, dtype, device):
     "A whole text encoder with its tokenizer, as diffusers loads it."
     path = resolve_model(model)
     tokenizer_folder, folder = component_subfolders(path)
-    return AutoModel.from_pretrained(path, subfolder=folder, dtype=dtype).to(device).eval(), AutoTokenizer.from_pretrained(path, subfolder=tokenizer_folder)
+    return AutoModel.from_pretrained(path, subfolder=folder, dtype=dtype, use_safetensors=True).to(device).eval(), AutoTokenizer.from_pretrained(path, subfolder=tokenizer_folder)
 
 def missed(
     table: pd.DataFrame, # as `bench_encode` returns it

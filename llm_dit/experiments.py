@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
+from html import escape
 from inspect import signature
 from itertools import product
 from math import isfinite
@@ -134,7 +135,7 @@ class Sweep:
     ) -> "Sweep":
         "Read what is varied, by a safe loader."
         try: said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as e: raise ValueError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e: raise ValueError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
         keys = set(said) if isinstance(said, dict) else set()
         if keys == {"cells"} and isinstance(said["cells"], list) and all(isinstance(cell, dict) for cell in said["cells"]): return cls.of(said["cells"])
         if "arguments" in keys <= {"how", "arguments"} and isinstance(said["arguments"], dict): return cls(**{"how": said.get("how", "product"), **said["arguments"]})
@@ -470,7 +471,7 @@ class Results:
 
     def _repr_html_(self) -> str:
         "For a notebook: one line and the first rows."
-        return f"<p>{self!r}</p>{self.table.drop(columns=['key', 'embedding', 'picture']).head(10).to_html()}{'<p>…</p>' * (len(self) > 10)}"
+        return f"<p>{escape(repr(self))}</p>{self.table.drop(columns=['key', 'embedding', 'picture']).head(10).to_html()}{'<p>…</p>' * (len(self) > 10)}"
 
     @property
     def table(self) -> pd.DataFrame:

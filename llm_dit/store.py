@@ -41,6 +41,8 @@ class StoreFullError(OSError):
 #: Files that an entry may have beside its JSON: an embedding and a picture.
 ENTRY_FILES = ("safetensors", "png")
 _KEY, _FILE = re.compile("[0-9a-f]{64}"), re.compile(rf"([0-9a-f]{{64}})\.(json|{'|'.join(ENTRY_FILES)})")
+_SIGN = re.compile(r"\d+\.[0-9a-f]{8}")
+_FIELDS = dict(key=str, identity=dict, result=dict, error=str | None, files=dict, time=str)
 _UNFINISHED = re.compile(r"[0-9a-f]{64}\..*\.partial|\.tmp\w{6}") # ours, and those of safetensors
 
 class Store:
@@ -76,6 +78,7 @@ class Store:
     ) -> Path:
         "Where a file of an entry is or would be."
         if not isinstance(key, str) or not _KEY.fullmatch(key): raise ValueError(f"key={key!r}: expected 64 lower-case hexadecimal digits, as content_key gives them.")
+        if kind != "json" and kind not in ENTRY_FILES: raise ValueError(f"kind={kind!r}: expected 'json', {' or '.join(map(repr, ENTRY_FILES))}.")
         return Path(f"{self._entries}/{key[:2]}/{key}.{kind}")
 
     def get(self,
@@ -145,9 +148,9 @@ class Store:
         "Leave a sign that a process works here, and say how many others have; so that they need not all begin with the same work. A killed one's sign stays for a day, which harms nothing."
         signs, sign = self.folder / "working", f"{os.getpid()}.{secrets.token_hex(4)}"
         signs.mkdir(exist_ok=True)
-        for old in signs.iterdir():
+        for old in () if signs.is_symlink() else signs.iterdir(): # what a link leads to is not ours to delete
             with suppress(OSError):
-                if time.time() - old.stat().st_mtime > 86400: old.unlink()
+                if _SIGN.fullmatch(old.name) and time.time() - old.stat().st_mtime > 86400: old.unlink()
         others = len([*signs.iterdir()])
         (signs / sign).touch()
         try: yield others
@@ -186,7 +189,7 @@ class Store:
         try: data = self.path(key).read_bytes()
         except FileNotFoundError: return None
         record = _parsed(data)
-        if record is None or record["key"] != key or content_key(record["identity"]) != key: return self._report(f"{key}.json", "it is cut off, damaged or misnamed")
+        if record is None or record["key"] != key or not _names(record["identity"], key): return self._report(f"{key}.json", "it is cut off, damaged or misnamed")
         return record
 
     def _whole(self, record):
@@ -209,7 +212,7 @@ class Store:
         "Keys of all entries; temporary files older than an hour are removed, and files that are not ours are reported."
         keys, foreign = set(), []
         for folder in os.scandir(self._entries):
-            for file in os.scandir(folder.path) if folder.is_dir() else [folder]:
+            for file in os.scandir(folder.path) if folder.is_dir(follow_symlinks=False) else [folder]:
                 found = _FILE.fullmatch(file.name)
                 if found and folder.name == found[1][:2]: keys.add(found[1]) if found[2] == "json" else None
                 elif not _UNFINISHED.fullmatch(file.name): foreign.append(file.name)
@@ -224,11 +227,17 @@ class Store:
         if what not in self._reported: warnings.warn(f"{what} in the store {self.folder.name} is skipped: {why}.", StoreWarning, stacklevel=4)
         self._reported.add(what)
 
+def _names(identity, key):
+    "Whether a key is that of what an entry says of itself, which may be no plain JSON: it can hold NaN."
+    try: return content_key(identity) == key
+    except TypeError: return False
+
 def _parsed(data):
     "A record, or nothing where it is none."
     try: record = json.loads(data)
-    except ValueError: return None
-    return record if isinstance(record, dict) and {"key", "identity", "result", "error", "files", "time"} <= record.keys() else None
+    except (ValueError, RecursionError): return None
+    if not isinstance(record, dict) or not all(isinstance(record.get(name, ...), kind) for name, kind in _FIELDS.items()) or not _KEY.fullmatch(record["key"]): return None
+    return record if record["files"].keys() <= set(ENTRY_FILES) and all(type(size) is int for size in record["files"].values()) else None
 
 def _write_bytes(path, data):
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

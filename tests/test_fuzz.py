@@ -384,7 +384,6 @@ def odd_record(changes, gone):
     return json.dumps({key: value for key, value in {**record, **changes}.items() if key not in gone}).encode()
 
 
-WAITS = pytest.mark.xfail(strict=True, reason="waits for the fixes of nbs/09_store.ipynb")
 RECORD_FIELDS = ["key", "identity", "result", "error", "files", "time"]
 LINES = st.one_of(st.binary(max_size=30), JSON.map(json.dumps).map(str.encode), st.integers(1, 100_000).map(lambda n: b"[" * n), st.builds(odd_record, st.dictionaries(st.sampled_from(RECORD_FIELDS), JSON, max_size=2), st.sets(st.sampled_from(RECORD_FIELDS), max_size=1)))
 
@@ -397,7 +396,6 @@ def used(store):
     store.rebuild()
 
 
-@WAITS
 @fuzz(lines=st.lists(LINES, min_size=1, max_size=3), place=st.integers(0, 3), cut=st.integers(0, 40))
 def test_store_index(lines, place, cut):
     """Whatever stands in the index, the entries that it does not misrepresent are found."""
@@ -409,7 +407,6 @@ def test_store_index(lines, place, cut):
     used(store)
 
 
-@WAITS
 @fuzz(which=st.integers(0, 2), length=st.floats(0, 1), new=st.one_of(st.just(b""), LINES), png=st.booleans())
 def test_store_entries(which, length, new, png):
     """An entry that is cut off or damaged is left out with a warning; the others are found."""

@@ -53,14 +53,13 @@ def test_no_loader_reads_pickles():
 
 #: What reads no weights itself: tokenizers and configurations, and what leads to a loader that is looked at here.
 DELEGATES = {f"{name}.from_pretrained" for name in ("AutoTokenizer", "AutoConfig", "AutoProcessor", "cls", "TransformersBackend", "ZImagePipeline", "ZImageTextEncoder", "llm_dit.ZImagePipeline")}
-NOT_YET = {"benchmark.py"}  # waits for the fix of nbs/10a_benchmark.ipynb
 
 
 def test_every_loader_asks_for_safetensors():
     """All but the training, which reads what it wrote."""
     found = [(source.name, name, options) for source in SOURCES for name, options, _ in calls(source) if name not in DELEGATES and name.split(".")[-1] in ("from_pretrained", "lora_state_dict", "load_lora_weights", "from_single_file")]
     assert len([name for module, name, _ in found if module in ("backends.py", "pipeline.py")]) == 5
-    assert not [(module, name) for module, name, options in found if options.get("use_safetensors") != "True" and module not in {"tiny_training.py", *NOT_YET}]
+    assert not [(module, name) for module, name, options in found if options.get("use_safetensors") != "True" and module != "tiny_training.py"]
 
 
 class Payload:
@@ -279,16 +278,11 @@ def test_a_key_does_not_lead_out_of_a_store(tmp_path, key):
         with pytest.raises(ValueError, match="expected 64"): method(key)
 
 
-OTHERS = pytest.mark.xfail(not hasattr(__import__("llm_dit.store").store, "_FIELDS"), strict=True, reason="waits for the fixes of nbs/09_store.ipynb")
-
-
-@OTHERS
 @pytest.mark.parametrize("kind", ["/../../../secret.md", "../x", "exe", ""])
 def test_a_kind_does_not_lead_out_of_a_store(tmp_path, kind):
     with pytest.raises(ValueError, match="expected 'json'"): Store(tmp_path / "store").path("0" * 64, kind)
 
 
-@OTHERS
 def test_a_store_deletes_nothing_behind_a_link(tmp_path):
     """It clears away old temporary files and old signs of processes: its own, and not what a link leads to."""
     store, outside = Store(tmp_path / "store"), tmp_path / "outside"
@@ -305,7 +299,6 @@ def test_a_store_deletes_nothing_behind_a_link(tmp_path):
     assert all(file.exists() for file in theirs)
 
 
-@OTHERS
 def test_a_store_clears_away_only_signs(tmp_path):
     store = Store(tmp_path)
     with store.working(): pass
@@ -399,7 +392,6 @@ def test_texts_are_escaped_in_every_repr(name, hostile, looks, tmp_path):
         check_html(shown_by(name, hostile, looks, tmp_path)._repr_html_())
 
 
-@pytest.mark.xfail("escape(repr(self))" not in (ROOT / "llm_dit/experiments.py").read_text(), strict=True, reason="waits for the fix of nbs/09b_experiments.ipynb")
 def test_the_folder_of_results_is_escaped(tmp_path):
     folder = tmp_path / "<img src=x onerror=window.hacked=1>"
     check_html(failed_sweep(folder)._repr_html_())
