@@ -73,10 +73,9 @@ def test_each_promise_has_its_test():
     text = "\n".join("".join(cell["source"]) for cell in json.loads((ROOT / "nbs/promises.ipynb").read_text())["cells"])
     rows = [line for line in text.splitlines() if line.startswith("| ") and line != "| promise | kept by |"]
     assert len(rows) >= 30 and all(re.search(r"\| `(tests|nbs)/[^|]+\|$", row) for row in rows), "a promise without a test"
-    elsewhere = {"tests/test_faults.py", "tests/test_concurrency.py", "tests/soak"}  # written at the same time as this
     for name in set(re.findall(r"`((?:tests|nbs)/[^`]+)`", text + (ROOT / "SECURITY.md").read_text())):
         file, _, function = name.partition("::")
-        assert (ROOT / file).exists() or name in elsewhere, f"{name}: there is no such file"
+        assert (ROOT / file).exists(), f"{name}: there is no such file"
         if function: assert function in {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}, f"{name}: there is no such test"
 
 
