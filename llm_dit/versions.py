@@ -20,14 +20,16 @@ class VersionWarning(UserWarning):
 
 def _numbers(version): return tuple(int(n) for n in re.findall(r"\d+", version.partition("+")[0])[:3])
 
-@cache
 def require(
     *libraries: str, # of SUPPORTED
 ) -> None:
     "`ImportError` where a library is missing or too old, `VersionWarning` where it is too new; asked again, nothing is looked up again."
-    for name in libraries:
-        oldest, beyond = SUPPORTED[name]
-        try: found = version(name)
-        except PackageNotFoundError: raise ImportError(f"llm-dit needs {name}, which is not installed; install it with pip install '{name}>={oldest},<{beyond}'.") from None
-        if _numbers(found) < _numbers(oldest): raise ImportError(f"llm-dit needs {name} {oldest} or later, and {found} is installed; update it with pip install '{name}>={oldest},<{beyond}'.")
-        if _numbers(found) >= _numbers(beyond): warnings.warn(f"llm-dit was tried with {name} {oldest} up to, but not including, {beyond}, and {found} is installed; if something fails, go back with pip install '{name}<{beyond}'.", VersionWarning, stacklevel=3)
+    for name in libraries: _look(name)
+
+@cache
+def _look(name):
+    oldest, beyond = SUPPORTED[name]
+    try: found = version(name)
+    except PackageNotFoundError: raise ImportError(f"llm-dit needs {name}, which is not installed; install it with pip install '{name}>={oldest},<{beyond}'.") from None
+    if _numbers(found) < _numbers(oldest): raise ImportError(f"llm-dit needs {name} {oldest} or later, and {found} is installed; update it with pip install '{name}>={oldest},<{beyond}'.")
+    if _numbers(found) >= _numbers(beyond): warnings.warn(f"llm-dit was tried with {name} {oldest} up to, but not including, {beyond}, and {found} is installed; if something fails, go back with pip install '{name}<{beyond}'.", VersionWarning, stacklevel=4)
