@@ -29,7 +29,7 @@ lab: $(READY)  ## open JupyterLab on the Playground
 	$(BIN)/jupyter lab nbs/tutorials/playground.ipynb --notebook-dir=nbs $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(READY) browser  ## notebooks, export, package, command-line and browser checks
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m side_by_side
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m side_by_side
 	$(BIN)/pytest -m "not side_by_side"
 
 fuzz: $(READY)  ## ten thousand random inputs for every property, with the count, the slowest and the memory of each

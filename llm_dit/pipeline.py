@@ -231,7 +231,7 @@ class ZImagePipeline:
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
         if not transformer_given: transformer = _load_part("transformer", path, config, dtype, **quantization_options(config.quantization, device, dtype, diffusers))
         if vae is None: vae = _load_part("vae", path, config, dtype)
-        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, **config.hub_options())
+        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options())
         _place(pipe, plan, device)
         made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer_given else config.quantization)
         made._loaded_with = dict(model=model, text_encoder=text_encoder, **given, memory=memory, compile=compile, attention_backend=attention_backend, cache_threshold=cache_threshold, config=config)

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from llm_dit.backends import BackendConfig
 from llm_dit.benchmark import both, random_decoder
 
+pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("exactness")]
+
 WORDS = ["red", "blue", " circle", " star", " on", " white", "\n", " large", "<|im_end|>", " ünï", "中文", " 7"]
 EDITS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4), st.lists(st.sampled_from(WORDS), max_size=4)), min_size=1, max_size=6)
 

@@ -11,6 +11,8 @@ from llm_dit import Conversation, Qwen3Formatter, SpecialTokenError, SpecialToke
 from llm_dit.backends import PromptTokenizer
 from llm_dit.formatter import SPECIAL_TOKENS
 
+pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("forged turns")]
+
 CORPUS = json.loads((Path(__file__).parent / "forged_turns.json").read_text())
 NAMES = [case["how"] for case in CORPUS]
 

@@ -35,6 +35,8 @@ from llm_dit.conversation import ConversationError
 from llm_dit.formatter import SPECIAL_TOKENS, ThinkingConflictError
 from llm_dit.store import content_key
 
+pytestmark = pytest.mark.side_by_side
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 0))
 COMMON = dict(deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False)
 settings.register_profile("ci", max_examples=200, derandomize=True, **COMMON)

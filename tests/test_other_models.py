@@ -6,6 +6,8 @@ import torch
 
 from llm_dit import ZImagePipeline, ZImageTextEncoder
 
+pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("other models")]
+
 
 @pytest.fixture(scope="module")
 def gguf():

@@ -6,6 +6,8 @@ from llm_dit import format_prompt
 from llm_dit.benchmark import both as load
 from llm_dit.benchmark import diffusers_encode, random_decoder
 
+pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("parity")]
+
 
 @pytest.fixture(scope="module")
 def both():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.side_by_side
+
 ROOT = Path(__file__).parent.parent
 RESEARCH = sorted((ROOT / "nbs/research").glob("*.ipynb"))
 RUN = "import sys; from pathlib import Path; from nbdev.test import test_nb; print(__import__('llm_dit').__file__); sys.exit(not test_nb(Path(sys.argv[1]))[0])"

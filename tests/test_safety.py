@@ -25,6 +25,8 @@ from llm_dit.playground import moved_strip, text_difference
 from llm_dit.store import content_key
 from llm_dit.template_lint import lint
 
+pytestmark = pytest.mark.side_by_side
+
 ROOT = Path(__file__).parent.parent
 SOURCES = [*sorted((ROOT / "llm_dit").glob("*.py")), *sorted((ROOT / "tools").glob("*.py"))]
 
