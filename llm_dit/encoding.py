@@ -221,7 +221,7 @@ class EncodingOutput:
 
     def _tensors_and_metadata(self):
         lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
-        tensors = {f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)}
+        tensors = _in_memory_of_their_own({f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)})
         rest = {f: getattr(self, f) for f in ("tokens", "texts", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history")}
         return tensors, {"llm_dit_encoding": json.dumps({**rest, "kept": list(self.layers)})}
 
@@ -241,6 +241,15 @@ class EncodingOutput:
         kept, rest["history"] = rest.pop("kept", []), tuple(rest.get("history", ()))
         def several(name): return [tensors[f"{name}.{i}"] for i in range(len(rest["texts"]))]
         return cls(**{name: several(name) for name in _TENSORS}, layers={layer: several(f"layer_{layer}") for layer in kept}, **rest)
+
+def _in_memory_of_their_own(tensors):
+    "Tensors of which no two share memory, as safetensors wants them: a prompt that is there twice has the same embedding twice."
+    seen = set()
+    def own(x):
+        known = x.untyped_storage().data_ptr() in seen
+        seen.add(x.untyped_storage().data_ptr())
+        return x.clone() if known else x
+    return {name: own(x) for name, x in tensors.items()}
 
 _TENSORS = ("embeddings", "input_ids")
 _PER_PROMPT = (*_TENSORS, "tokens", "texts", "spans", "truncated")
