@@ -164,6 +164,7 @@ def sweep(
     from llm_dit.experiments import Sweep
     from llm_dit.scale import RayExecutor
     from llm_dit.store import Store, StoreFullError
+    if workers is not None and executor != "ray": raise ValueError(f"--workers {workers} is for --executor ray; with {executor!r} leave it out.")
     asked = Sweep.from_yaml(config)
     layers = [-2 if cell.get("hidden_layer") is None else cell["hidden_layer"] for cell in asked.cells()]
     options = dict(device=device, dtype=dtype, quantization=quantization, max_length=max_length, on_overflow=on_overflow, hidden_layer=max(layers) if max(layers) < 0 else -1)
@@ -171,8 +172,8 @@ def sweep(
         kept = Store(store) # before a model is loaded
         source = _pipeline(model, None, text_encoder=text_encoder, memory=memory, **options) if pictures else ZImageTextEncoder.from_pretrained(text_encoder or model, **options)
         results = asked.run(source, kept, executor=RayExecutor(workers) if executor == "ray" else executor, retry_failed=retry_failed)
-    except (StoreFullError, NotADirectoryError, ConnectionError) as e:
-        typer.echo(f"llm-dit: {e.strerror or e}", err=True)
+    except (StoreFullError, NotADirectoryError, ConnectionError, RuntimeError) as e: # the last is what workers elsewhere say
+        typer.echo(f"llm-dit: {getattr(e, 'strerror', None) or e}", err=True)
         raise typer.Exit(2) from None
     rows = results.table
     if table: rows.to_csv(table, index=False)

@@ -35,7 +35,7 @@ from . import __version__
 from .conversation import Conversation
 from .embedding_cache import weights_fingerprint
 from .encoder import ZImageTextEncoder
-from .encoding import EncodingOutput
+from .encoding import EncodingOutput, write_file
 from .metrics import summarize
 from .pipeline import ZImagePipeline
 from .plots import contact_sheet as sheet_of, xy_grid
@@ -125,9 +125,7 @@ class Sweep:
         for name, value in [(name, value) for cell in self._cells for name, value in cell.items()]:
             if type(value) not in (str, int, float, bool, type(None)): raise ValueError(f"{name} has a {type(value).__name__}, which cannot be written as YAML; expected text and numbers: write templates by name, or run this sweep from Python.")
         path, said = Path(path), dict(cells=self._cells) if self.how == "list" else dict(how=self.how, arguments={**self.axes, **self.constants})
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000), encoding="utf-8")
-        return partial.replace(path)
+        return write_file(path, yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=1000).encode())
 
     @classmethod
     def from_yaml(cls,
@@ -409,11 +407,11 @@ def run(self,
     if progress: print(plan)
     for cell in plan.cells:
         if cell["error"] and content_key(cell["identity"]) not in store: store.put(cell["identity"], error=cell["error"])
-    with store.working() as others: _work(plan, executor, 1 if plan.pictures else texts_per_call, others, {} if progress else dict(disable=True)) # shown, TQDM_DISABLE decides
+    with store.working() as others: _compute(plan, executor, 1 if plan.pictures else texts_per_call, others, {} if progress else dict(disable=True)) # shown, TQDM_DISABLE decides
     store.refresh()
     return Results(plan)
 
-def _work(plan, executor, texts_per_call, others, bar_options):
+def _compute(plan, executor, texts_per_call, others, bar_options):
     "Encode all that is missing, then draw all that is missing."
     store, work = plan.store, _Work(plan.model, plan.store, plan.pictures, plan.keep_embeddings, plan.about)
     items = _beginning_elsewhere(_text_items(plan, texts_per_call), others)

@@ -130,7 +130,7 @@ class CLIPScore:
     def __call__(self,
         image: Image.Image, # the picture
         text: str, # what it should show
-    ) -> float: # cosine, -1 … 1; photographs and their captions have about 0.2 … 0.35
+    ) -> float: # cosine, -1 … 1
         "The cosine of the picture's and the text's features."
         model, processor = self._load()
         inputs = processor(text=[text], images=[image.convert("RGB")], return_tensors="pt")
