@@ -329,14 +329,15 @@ class TransformersBackend:
         if Path(path).is_dir(): check_component(Path(path, model_folder))
         hub["trust_remote_code"] = config.trust_remote_code
         if path.endswith(".gguf"): path, hub["gguf_file"] = str(Path(path).parent), Path(path).name
-        model_config = AutoConfig.from_pretrained(path, subfolder=model_folder, **hub)
-        tokenizer = _load_tokenizer(path, tokenizer_folder, model_config, hub)
+        with _refuse_own_code(model):
+            model_config = AutoConfig.from_pretrained(path, subfolder=model_folder, **hub)
+            tokenizer = _load_tokenizer(path, tokenizer_folder, model_config, hub)
         num_layers = model_config.num_hidden_layers
         device = best_device(config.device)
         dtype = best_dtype(config.dtype, device)
         if config.quantization and "gguf_file" in hub: raise ValueError("A GGUF file is quantised already and is unpacked on loading; leave quantization out.")
         load = partial(_load_placed, path, model_config, config, device, subfolder=model_folder, dtype=dtype, **hub)
-        backend = cls(load(), tokenizer, num_layers, config, model_id=str(model))
+        with _refuse_own_code(model): backend = cls(load(), tokenizer, num_layers, config, model_id=str(model))
         backend._load, backend._fresh = load, _count_changes(backend.model)
         return backend
 
@@ -622,6 +623,14 @@ def _load_placed(path, model_config, config, device, dtype, **where):
     refuse_non_finite(model, Path(path, where.get("subfolder") or ""))
     if config.pack_weights and not config.quantization and can_pack(device, dtype): pack_linears(model)
     return model
+
+@contextmanager
+def _refuse_own_code(model):
+    "One sentence for what transformers says of code that comes with a model."
+    try: yield
+    except ValueError as e:
+        if "custom code" not in str(e): raise
+        raise ValueError(f"{model} comes with code of its own, which is not run unless you say so; read it, and if you trust it, load the model with trust_remote_code=True.") from None
 
 def _load_tokenizer(path, folder, config, hub):
     "A tokenizer of transformers, which would otherwise make one without words where there is no vocabulary."

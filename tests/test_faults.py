@@ -320,6 +320,7 @@ def interrupt(folder, repeats):
     from llm_dit.benchmark import both, mixed_lengths, random_decoder
     from llm_dit.tiny_training import train
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started the tests in the background has it ignored
     pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
     known = pipe("a red star", **QUICK).image.tobytes(), pipe.encoder.encode_alone("a blue star").embedding
     texts = [f"{i} red stars above {j} green squares" for i in range(60) for j in range(40)]

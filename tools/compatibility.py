@@ -1,21 +1,23 @@
-"""A part of the tests with the oldest versions of all dependencies. `make compatibility`, or: python tools/compatibility.py [FOLDER]
+"""A part of the tests with other versions than those of requirements.lock. `make compatibility`, or: python tools/compatibility.py requirements-oldest.txt [--python 3.13] [--folder FOLDER]
 
-Makes an environment in FOLDER (a temporary one if not given, which is removed) from requirements-oldest.txt, and runs in it what a user without development tools can: the smoke test, notebooks, and tests that need no
-tool of ours. Prints a line for each, and ends with 1 where one failed. `python tools/compatibility.py --notebook FILE` runs one notebook in the environment it is called in.
+Makes an environment in FOLDER (a temporary one if not given, which is removed) from a file of requirements, and runs in it what a user without development tools can: the smoke test, notebooks, and tests that need no tool of ours.
+Prints the versions, a line for each, and ends with 1 where one failed. `--notebook FILE` runs one notebook in the environment that it is called in.
 """
+import argparse
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-import venv
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = ("02b_versions", "03_encoding", "03a_embedding_cache", "03c_prefix_cache", "03f_weight_files", "04_backends", "05_encoder", "05a_recipe", "05b_memory", "06_pipeline", "08_widgets", "08a_playground", "09_store", "09a_metrics", "09b_experiments")
+NOTEBOOKS = ("02b_versions", "03_encoding", "03a_embedding_cache", "03c_prefix_cache", "03f_weight_files", "04_backends", "05_encoder", "05a_recipe", "05b_memory", "06_pipeline", "08_widgets", "08a_playground", "09_store", "09a_metrics", "09b_experiments", "10_scale")
 TESTS = ("test_concurrency.py", "test_faults.py", "test_pictures.py")
+VERSIONS = "import importlib.metadata as m, platform; print('Python', platform.python_version(), *(f'{n} {m.version(n)}' for n in ('torch', 'transformers', 'diffusers')), sep=', ')"
 
 
 def run_notebook(path):
@@ -29,6 +31,15 @@ def run_notebook(path):
             shell.run_cell(source).raise_error()
 
 
+def interpreter(version):
+    """The command of a Python, which pyenv may keep; this one where there is none."""
+    with suppress(FileNotFoundError):
+        found = subprocess.run([f"python{version}", "-c", "import sys; print(sys.executable)"], env={**os.environ, "PYENV_VERSION": version}, capture_output=True, text=True)
+        if found.returncode == 0: return found.stdout.strip()
+    print(f"There is no Python {version} here; {sys.version.split()[0]} is taken instead.", flush=True)
+    return sys.executable
+
+
 def checks(python):
     """Names and commands of what is tried."""
     yield "smoke test", [python, "-c", "import sys; from llm_dit.cli import main; sys.argv = ['llm-dit', 'smoke-test']; main()"]
@@ -36,23 +47,29 @@ def checks(python):
     for name in TESTS: yield name, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests" / name, "-k", "not kernel_restarted"]
 
 
-def try_all(folder):
+def try_all(requirements, base, folder):
     """Install, run everything, and return what failed."""
     python, failed = Path(folder) / "bin/python", []
-    if not python.exists(): venv.create(folder, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "-r", ROOT / "requirements-oldest.txt"], check=True)
+    if not python.exists(): subprocess.run([base, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "-r", requirements], check=True)
+    print(f"{requirements.name}: {subprocess.run([python, '-c', VERSIONS], check=True, capture_output=True, text=True).stdout.strip()}", flush=True)
     for name, command in checks(python):
         start, environment = time.time(), {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
         done = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, capture_output=True, text=True)
         print(f"{'ok    ' if not done.returncode else 'FAILED'} {name}, {time.time() - start:.0f} s", flush=True)
         if done.returncode:
             failed.append(name)
-            print("\n".join((done.stdout + done.stderr).strip().splitlines()[-12:]), flush=True)
+            print("\n".join((done.stdout + done.stderr).strip().splitlines()[-30:]), flush=True)
     return failed
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--notebook"]: run_notebook(Path(sys.argv[2]).resolve())
-    elif sys.argv[1:]: sys.exit(len(try_all(sys.argv[1])) > 0)
-    else:
-        with TemporaryDirectory() as temporary: sys.exit(len(try_all(temporary)) > 0)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("requirements", type=Path, nargs="?")
+    parser.add_argument("--python", help="its version, such as 3.13")
+    parser.add_argument("--folder", help="for the environment, which is then kept")
+    parser.add_argument("--notebook", type=Path)
+    said = parser.parse_args()
+    if said.notebook: sys.exit(run_notebook(said.notebook.resolve()))
+    with nullcontext(said.folder) if said.folder else TemporaryDirectory() as folder:
+        sys.exit(len(try_all(said.requirements.resolve(), interpreter(said.python) if said.python else sys.executable, folder)) > 0)
