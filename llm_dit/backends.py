@@ -46,7 +46,7 @@ from .encoding import EncodingOutput, TruncationWarning, token_spans
 from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
-from .prefix_cache import PrefixCache, ReadText, lent_cache
+from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
 from .weight_files import IncompleteWeightsError, check_component, check_loaded, check_tokenizer, read_json, weight_files
 
 # %% ../nbs/04_backends.ipynb #3c465522
@@ -567,7 +567,7 @@ class TransformersBackend:
         "Run one batch, padded on the right; a causal model needs no mask for that, since no token looks to its right."
         longest = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch], device=self.device)
-        with self._turns.lock: out = decoder(input_ids=ids, past_key_values=past, use_cache=past is not None, output_hidden_states=len(wanted) > 1)
+        with self._turns.lock: out = decoder(input_ids=ids, output_hidden_states=len(wanted) > 1, **cache_arguments(decoder, past))
         states = {layer: out.hidden_states[layer] for layer in wanted} if len(wanted) > 1 else {wanted[0]: out.last_hidden_state}
         for layer, x in states.items():
             if not is_finite(x): self._explain_non_finite(decoder, layer, [x[i, :len(row)] for i, row in enumerate(batch)])

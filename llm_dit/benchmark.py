@@ -30,6 +30,7 @@ from .backends import BackendConfig, TransformersBackend, component_subfolders, 
 from .memory import MEMORY, empty_part, model_configs
 from .packed_weights import can_pack, pack_linears
 from .pipeline import ZImagePipeline, draw_latents, linear_sigmas
+from .prefix_cache import cache_arguments
 
 # %% ../nbs/10a_benchmark.ipynb #76b38695
 #: Qwen/Qwen3-0.6B and Qwen/Qwen3-4B, config.json; `tiny` is for tests of this benchmark.
@@ -157,7 +158,7 @@ def edit(backend, repeats: int = 5, tokens: int = 150) -> list[dict]:
     past, head, tail = DynamicCache(config=backend.model.config), ids[:, :-changed], ids[:, -changed:]
     @torch.inference_mode()
     def step(ids, crop=0):
-        states = backend.model(input_ids=ids, past_key_values=past, use_cache=True).last_hidden_state
+        states = backend.model(input_ids=ids, **cache_arguments(backend.model, past)).last_hidden_state
         past.crop(-crop)
         return states
     step(head)
