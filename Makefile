@@ -60,5 +60,6 @@ benchmark: $(READY)  ## speed of encoding as ratios to diffusers, on random weig
 soak: $(READY)  ## 1,000 pictures and 20,000 encodes: memory, time and open files stay as they are
 	$(BIN)/python tools/soak.py
 
-compatibility:  ## a part of the tests with the oldest versions of all that pyproject.toml allows, in an environment of its own
-	$(PYTHON) tools/compatibility.py
+compatibility:  ## a part of the tests with the oldest and with the newest versions that pyproject.toml allows, each in an environment of its own; the newest on Python 3.13 where there is one
+	$(PYTHON) tools/compatibility.py requirements-oldest.txt
+	$(PYTHON) tools/compatibility.py requirements-newest.txt --python 3.13

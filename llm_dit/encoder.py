@@ -29,9 +29,8 @@ class ZImageTextEncoder:
         templates: TemplateRegistry | None = None, # where template names are looked up; if not given, the shipped ones and those of LLM_DIT_TEMPLATES
         formatter: str = "qwen3", # or "tokenizer": the chat template that the tokenizer of another model brings
     ):
-        if not isinstance(backend, TextEncoderBackend):
-            raise TypeError(f"{type(backend).__name__} is no text-encoder backend; expected an object with embedding_dim, num_layers, "
-                            "max_length, model_id, device, dtype and encode, such as TransformersBackend.")
+        if missing := [name for name in (*TextEncoderBackend.__annotations__, "encode") if not hasattr(backend, name)]: # isinstance would not see what a wrapper passes on by __getattr__
+            raise TypeError(f"{type(backend).__name__} is no text-encoder backend: it has no {', '.join(missing)}; expected an object with the members of TextEncoderBackend, such as TransformersBackend.")
         if formatter not in ("qwen3", "tokenizer"): raise ValueError(f"formatter={formatter!r}: expected 'qwen3', or 'tokenizer' for the chat template of another model.")
         self.backend, self.formatter = backend, formatter
         self._templates = templates

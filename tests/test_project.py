@@ -132,11 +132,14 @@ def test_wheel_works_outside_the_repository(tmp_path):
     assert count == len(list((ROOT / "templates").rglob("*.md"))) >= 150
 
 
-def test_the_oldest_versions_are_said_once():
-    """pyproject.toml, what is checked before an import, and what `make compatibility` installs say the same."""
-    from llm_dit.versions import SUPPORTED
-    def pins(lines, sign): return {name.strip(): re.sub(r"(\.0)+$", "", version.strip()) for name, found, version in (line.partition("#")[0].partition(sign) for line in lines) if found}
-    declared = pins((line.split(",")[0] for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]), ">=")
-    tried = pins((ROOT / "requirements-oldest.txt").read_text().splitlines(), "==")
-    assert declared == tried
-    assert {name: re.sub(r"(\.0)+$", "", oldest) for name, (oldest, _) in SUPPORTED.items()} == {name: declared[name] for name in SUPPORTED}
+def test_the_versions_that_are_tried():
+    """pyproject.toml, what is checked before an import, and what `make compatibility` installs say the same; the versions of all other tests lie between."""
+    from llm_dit.versions import SUPPORTED, _numbers
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for name in ("gguf", "lora", "ray", "cache") for line in project["optional-dependencies"][name]]
+    def pins(lines, sign): return {name.strip().lower(): re.sub(r"(\.0)+$", "", version.strip()) for name, found, version in (line.partition("#")[0].partition(sign) for line in lines) if found}
+    oldest, newest, locked = (pins((ROOT / f"requirements{name}").read_text().splitlines(), "==") for name in ("-oldest.txt", "-newest.txt", ".lock"))
+    assert pins((line.split(",")[0] for line in [*project["dependencies"], *extras]), ">=") == oldest and oldest.keys() == newest.keys()
+    assert {name: re.sub(r"(\.0)+$", "", first) for name, (first, _) in SUPPORTED.items()} == {name: oldest[name] for name in SUPPORTED}
+    assert all(_numbers(oldest[name]) <= _numbers(locked[name]) <= _numbers(newest[name]) for name in oldest), "write a newer requirements-newest.txt"
+    assert all(_numbers(newest[name]) < _numbers(beyond) for name, (_, beyond) in SUPPORTED.items())
