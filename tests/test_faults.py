@@ -279,19 +279,22 @@ def encodings():
 
 
 def kill_writers(folder, kills):
-    """Fork writers, kill each at a random moment, and look at what is there. Prints how many files were found, and how many kills left an unfinished one."""
+    """Fork writers, kill each at a random moment or as soon as an unfinished file is seen, and look at what is there. Prints how many files were found, and how many kills left an unfinished one."""
+    def unfinished(): return [Path(folder, name) for name in os.listdir(folder) if name.endswith(".partial")]
     found = {}
     readers = {"picture.png": lambda path: Recipe.from_png(path).text + str(Image.open(path).convert("RGB").getpixel((255, 255))),
                "encoding.safetensors": lambda path: (x := EncodingOutput.load(path)).texts[0] + str(x.embedding.unique().tolist()), "template.md": lambda path: load_template(path).system_prompt[:5]}
     for kind, read in readers.items():
         seen, torn = set(), 0
-        for _ in range(int(kills)):
+        for kill in range(int(kills)):
             child = os.fork()
             if not child: write_in_turns(kind, folder)
             time.sleep(.005 + random.random() * .05)
+            end = time.monotonic() + .5
+            while kill % 2 and not unfinished() and time.monotonic() < end: pass
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            path, leftovers = Path(folder) / kind, [*Path(folder).glob("*.partial"), *Path(folder).glob(".*.partial")]
+            path, leftovers = Path(folder) / kind, unfinished()
             torn += bool(leftovers)
             for leftover in leftovers: leftover.unlink(missing_ok=True)
             if path.exists(): seen.add(read(path))
