@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import threading
 import time
 import warnings
@@ -23,6 +22,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
+
+from .files import write_file
 
 # %% ../nbs/03a_embedding_cache.ipynb #a56238bb
 def embedding_key(*,
@@ -96,16 +97,9 @@ def _checksum(x):
 
 def _write_entry(folder, key, x):
     "Write an entry in one step; `OSError` where the disk does not take it."
-    path, partial = _entry_path(folder, key), folder / f"{key}.{os.getpid()}.{secrets.token_hex(8)}.partial"
-    data = save({"hidden_states": x}, metadata={"key": key, "sha256": _checksum(x)})
+    path = _entry_path(folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(partial, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally: partial.unlink(missing_ok=True)
+    write_file(path, save({"hidden_states": x}, metadata={"key": key, "sha256": _checksum(x)}), durable=True, waits_in=folder) # in one place, unfinished ones are soon found
 
 # %% ../nbs/03a_embedding_cache.ipynb #377a7885
 def _read_entry(path, key):

@@ -35,7 +35,8 @@ from . import __version__
 from .conversation import Conversation
 from .embedding_cache import weights_fingerprint
 from .encoder import ZImageTextEncoder
-from .encoding import EncodingOutput, write_file
+from .encoding import EncodingOutput
+from .files import write_file
 from .metrics import summarize
 from .pipeline import ZImagePipeline
 from .plots import contact_sheet as sheet_of, xy_grid

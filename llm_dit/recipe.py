@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .encoding import EncodingOutput, write_file
+from .encoding import EncodingOutput
+from .files import write_file
 from .formatter import LABEL_COLORS, FormattedPrompt, Span, _check_mode
 
 # %% ../nbs/05a_recipe.ipynb #16c90941

@@ -22,6 +22,8 @@ from typing import Any
 
 import pandas as pd
 
+from .files import write_file
+
 # %% ../nbs/09_store.ipynb #025560bb
 def content_key(
     identity: Mapping[str, Any], # everything that determines a result: names to text, numbers, booleans, None, lists or dictionaries of these
@@ -110,7 +112,7 @@ class Store:
             self._append(line)
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
-            raise StoreFullError(e.errno, f"The disk with the store {self.folder} is full ({e.strerror}); its {len(self)} entries are whole. Make room and run it again: only what is missing is computed.") from e
+            raise StoreFullError(e.errno, f"The disk with the store {self.folder} is full ({os.strerror(e.errno)}); its {len(self)} entries are whole. Make room and run it again: only what is missing is computed.") from e
         self._records[key] = record
         return record
 
@@ -157,23 +159,13 @@ class Store:
         finally: (signs / sign).unlink(missing_ok=True)
 
     def _write(self, path, content):
-        "Write a file in one step, and return its size."
-        folder, name = os.path.split(path)
-        partial = f"{folder}/{name.partition('.')[0]}.{os.getpid()}.{secrets.token_hex(4)}.partial"
-        if folder not in self._made: os.makedirs(folder, exist_ok=True)
-        self._made.add(folder)
-        try:
-            if isinstance(content, bytes): _write_bytes(partial, content)
-            else: content(Path(partial))
-            if self.durable: _flush(partial)
-            size = os.stat(partial).st_size
-            os.replace(partial, path)
-        except BaseException as e:
-            for leftover in (partial, f"{partial}.partial"):
-                with suppress(FileNotFoundError): os.unlink(leftover)
-            if "No space left" in str(e) and not isinstance(e, OSError): raise OSError(errno.ENOSPC, "No space left on device") from e # as safetensors says it
+        "Write a file, and return its size."
+        if path.parent not in self._made: path.parent.mkdir(parents=True, exist_ok=True)
+        self._made.add(path.parent)
+        try: return os.stat(write_file(path, content, self.durable)).st_size
+        except Exception as e:
+            if "No space left" in str(e) and not isinstance(e, OSError): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from e # as safetensors says it
             raise
-        return size
 
     def _append(self, data):
         "Add whole lines to the index with one call, which no other process can break into."
@@ -238,12 +230,3 @@ def _parsed(data):
     except (ValueError, RecursionError): return None
     if not isinstance(record, dict) or not all(isinstance(record.get(name, ...), kind) for name, kind in _FIELDS.items()) or not _KEY.fullmatch(record["key"]): return None
     return record if record["files"].keys() <= set(ENTRY_FILES) and all(type(size) is int for size in record["files"].values()) else None
-
-def _write_bytes(path, data):
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        while data: data = data[os.write(file, data):] # a full disk takes a part, and then raises
-    finally: os.close(file)
-
-def _flush(path):
-    with open(path, "rb+") as file: os.fsync(file.fileno())

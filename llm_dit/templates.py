@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .files import write_file
 from .formatter import SPECIAL_TOKENS, format_prompt, resolve_thinking
 
 if TYPE_CHECKING: import pandas
@@ -127,13 +128,7 @@ class Template(BaseModel):
             lost = next(field for field in Template.model_fields if field != "path" and getattr(back, field) != getattr(self, field))
             raise _error(path, None, f"{lost!r} would not be read back as it is ({repr(getattr(self, lost))[:80]}): simplify it.", lost)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            unfinished.unlink(missing_ok=True)
-            with unfinished.open("xb") as file: file.write(text) # a new file, and not what a link of this name leads to
-            unfinished.replace(path)
-        finally: unfinished.unlink(missing_ok=True)
-        return path
+        return write_file(path, text)
 
     def _text(self) -> str:
         "Front matter and body."

@@ -246,11 +246,15 @@ def test_a_name_does_not_lead_out_of_a_template_folder(folders, name):
     with pytest.raises(TemplateError): Template(name="x").replace(name=name)
 
 
-def test_saving_does_not_follow_links(folders):
-    """A link in the way is replaced, and what it leads to stays as it is; so does the file that an unfinished one might have been."""
+def test_saving_does_not_follow_links(folders, monkeypatch):
+    """A link in the way is replaced, and what it leads to stays as it is; so does the file that an unfinished one might have been, if its name could be guessed."""
     inside, outside = folders
     (inside / "look.md").symlink_to(outside / "secret.md")
-    (inside / f".look.md.{os.getpid()}.partial").symlink_to(outside / "secret.md")
+    with monkeypatch.context() as guessed:
+        guessed.setattr("secrets.token_hex", lambda n: "0" * 2 * n)
+        (inside / f"look.md.{os.getpid()}.{'0' * 16}.partial").symlink_to(outside / "secret.md")
+        with pytest.raises(FileExistsError): Template(name="look", system_prompt="A look.").save(inside / "look.md")
+    assert (outside / "secret.md").read_text() == SECRET
     Template(name="look", system_prompt="A look.").save(inside / "look.md")
     assert (outside / "secret.md").read_text() == SECRET and not (inside / "look.md").is_symlink() and load_template(inside / "look.md").name == "look"
 
