@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 # %% ../nbs/02b_versions.ipynb #7c337312
 #: The oldest version of each library that works, as in pyproject.toml, and the first that is not known to.
-SUPPORTED = {"torch": ("2.6", "3"), "transformers": ("5.0", "6"), "diffusers": ("0.42", "1")}
+SUPPORTED = {"torch": ("2.7.1", "3"), "transformers": ("5.0", "6"), "diffusers": ("0.42", "1")}
 
 class VersionWarning(UserWarning):
     "A library is newer than any that this package was tried with."
