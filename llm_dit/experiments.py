@@ -221,10 +221,7 @@ _NO_TEXT = EncodingOutput([torch.zeros(1, 1)], [torch.zeros(1, dtype=torch.int64
 
 def _picture_identity(encoding_key, pipeline, template, picture, weights):
     "What its recipe will say, but with the key of the embedding for the text, and with fingerprints of the weights."
-    image, guided = picture["image"], picture["guidance_scale"] > 0
-    said = {name: picture[name] for name in ("height", "width", "num_inference_steps", "guidance_scale")}
-    start = dict(image_hash=hash_image(image), strength=picture["strength"]) if image else {}
-    recipe = vars(pipeline._recipe(_NO_TEXT, picture["seed"], negative_prompt=picture["negative_prompt"] if guided else None, **said, **start, **template))
+    recipe = vars(pipeline.recipe_for(_NO_TEXT, template=template, **picture))
     of_picture = {name: value for name, value in recipe.items() if name not in _OF_THE_TEXT}
     return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | dict(loras=[list(lora) for lora in recipe["loras"]], versions={**recipe["versions"], "llm_dit": __version__}))
 
@@ -306,8 +303,7 @@ def _planned(plan, cell):
         plan.encodings.setdefault(key, (identity, text))
         if not plan.pictures: return dict(encoding=key, picture=None, error=None)
         picture = {**PICTURE_DEFAULTS, **{name: cell[name] for name in PICTURE_ARGUMENTS if cell.get(name) is not None}}
-        picture["height"], picture["width"] = plan.model._size(picture["height"], picture["width"], picture["image"], picture["strength"])
-        identity = _picture_identity(key, plan.model, plan.model._template_record(cell.get("template")), picture, plan.about["weights"])
+        identity = _picture_identity(key, plan.model, cell.get("template"), picture, plan.about["weights"])
         drawn = content_key(identity)
         plan.drawings.setdefault(drawn, (identity, text, picture))
         return dict(encoding=key, picture=drawn, error=None)

@@ -299,14 +299,40 @@ class ZImagePipeline:
             start = dict(image=image, strength=strength) if image else {}
             images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar, steps), **start, height=height, width=width,
                 guidance_scale=guidance_scale, sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
-        shared = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
-                      negative_prompt=negative_prompt if negative else None, from_embeddings=isinstance(prompt, EncodingOutput),
-                      **(dict(image_hash=hash_image(image), strength=strength) if image else {}))
+        said = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt, image=image, strength=strength)
         together = {k: len(batch) for batch in batches for k in batch}
-        recipes = [self._recipe(encoding[i], s, batch_size=together[k], **shared, **self._template_record(templates[i])) for k, (i, s) in enumerate(wanted) if k in images]
+        recipes = [replace(self.recipe_for(encoding[i], template=templates[i], seed=s, **said), batch_size=together[k], from_embeddings=isinstance(prompt, EncodingOutput)) for k, (i, s) in enumerate(wanted) if k in images]
         generation = Generation([images[k] for k in sorted(images)], recipes, encoding, clock.laps) if images else None
         if stopped: raise GenerationInterrupted(generation)
         return generation
+
+    def recipe_for(self,
+        encoding: EncodingOutput, # of one prompt
+        *,
+        template: str | Template | None = None, # whose name and hash are noted
+        seed: int = 0, # of the noise
+        height: int | None = None, # pixels, a multiple of 16
+        width: int | None = None, # pixels, a multiple of 16
+        num_inference_steps: int = 8, # evaluations of the transformer
+        guidance_scale: float = 0.0, # 0 is off
+        negative_prompt: str = "", # what to steer away from, where guidance is on
+        image: Image.Image | None = None, # a picture to start from
+        strength: float = 0.6, # how much of that picture is replaced
+    ) -> Recipe:
+        "What a picture would be made with, without making it; `ValueError` where it cannot have this size."
+        height, width = self._size(height, width, image, strength)
+        text, transformer, backend = encoding.texts[0], self.pipe.transformer, self.encoder.backend
+        other = dict(text_encoder=(backend.model_id, self.model_id), text_encoder_dtype=(_name(backend.dtype), _name(transformer.dtype)), text_encoder_device=(backend.device.type, self.device.type))
+        template = template if template is None else self.encoder.find_template(template)
+        return Recipe(text=str(text), input_ids_hash=hash_ids(encoding.input_ids[0]), seed=seed, height=height, width=width, model=self.model_id, revision=self.revision,
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt if guidance_scale > 0 else None,
+            **(dict(image_hash=hash_image(image), strength=strength) if image else {}), **(dict(template=template.name, template_hash=template.hash) if template else {}),
+            shift=self.pipe.scheduler.config.shift, hidden_layer=encoding.hidden_layer, device=self.device.type, dtype=_name(transformer.dtype),
+            **{name: own for name, (own, usual) in other.items() if own != usual},
+            quantization=self.quantization, vae_tiling=_tiles(self.pipe.vae, height, width), attention_backend=self.attention_backend, compile=self.compile, cache_threshold=self.cache_threshold,
+            loras=tuple(self._loras.values()), special_tokens=getattr(text, "special_tokens", "allow"),
+            spans=tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
+            forged=getattr(text, "forged", ()), history=encoding.history)
 
     def cancel(self) -> None:
         "Stop the running call after its present step, from another thread: it ends in a `GenerationInterrupted`."
@@ -430,22 +456,6 @@ class ZImagePipeline:
             if name := non_finite_tensor(getattr(self.pipe, part)):
                 raise NonFiniteError(f"The picture has NaN or infinite numbers, since {name} of the {part} has; its file is damaged, or it was changed: load the model again.")
         warnings.warn(f"A picture has NaN or infinite numbers, which are shown black, and no weight in memory has: they grew beyond {_name(self.pipe.transformer.dtype)}; load the model in bfloat16 or float32.", RuntimeWarning, stacklevel=5)
-
-    def _template_record(self, template):
-        if template is None: return {}
-        template = self.encoder.find_template(template)
-        return dict(template=template.name, template_hash=template.hash)
-
-    def _recipe(self, encoding, seed, **shared):
-        text, transformer, backend = encoding.texts[0], self.pipe.transformer, self.encoder.backend
-        other = dict(text_encoder=(backend.model_id, self.model_id), text_encoder_dtype=(_name(backend.dtype), _name(transformer.dtype)), text_encoder_device=(backend.device.type, self.device.type))
-        return Recipe(text=str(text), input_ids_hash=hash_ids(encoding.input_ids[0]), seed=seed, model=self.model_id, revision=self.revision,
-            shift=self.pipe.scheduler.config.shift, hidden_layer=encoding.hidden_layer, device=self.device.type, dtype=_name(transformer.dtype),
-            **{name: own for name, (own, usual) in other.items() if own != usual},
-            quantization=self.quantization, vae_tiling=_tiles(self.pipe.vae, shared["height"], shared["width"]), attention_backend=self.attention_backend, compile=self.compile, cache_threshold=self.cache_threshold,
-            loras=tuple(self._loras.values()), special_tokens=getattr(text, "special_tokens", "allow"),
-            spans=tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
-            forged=getattr(text, "forged", ()), history=encoding.history, **shared)
 
 def _name(dtype): return str(dtype).removeprefix("torch.")
 
