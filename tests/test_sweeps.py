@@ -10,7 +10,7 @@ import time
 import warnings
 from pathlib import Path
 
-import llm_dit.store
+import llm_dit.files
 import pytest
 import torch
 from llm_dit.experiments import Sweep
@@ -186,7 +186,7 @@ def test_full_disk(tmp_path, models, undisturbed, monkeypatch, step, call):
         with store._index.open("ab") as file: file.write(data[:len(data) // 2])
     with monkeypatch.context() as patch:
         if step == "rename": patch.setattr(os, "replace", fail_from(call, os.replace))
-        if step == "bytes": patch.setattr(llm_dit.store, "_write_bytes", fail_from(call, llm_dit.store._write_bytes, half))
+        if step == "bytes": patch.setattr(llm_dit.files, "_write_new", fail_from(call, llm_dit.files._write_new, half))
         if step == "index": patch.setattr(Store, "_append", fail_from(call, Store._append, half_a_line))
         with pytest.raises(StoreFullError, match="is full.*entries are whole"): run("texts", models["texts"], tmp_path)
     assert not [*tmp_path.rglob("*.partial")]
