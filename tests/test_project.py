@@ -136,7 +136,7 @@ def test_the_versions_that_are_tried():
     """pyproject.toml, what is checked before an import, and what `make compatibility` installs say the same; the versions of all other tests lie between."""
     from llm_dit.versions import SUPPORTED, _numbers
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = [line for name in ("gguf", "lora", "cache", "ray") for line in project["optional-dependencies"][name]]
+    extras = [line for name in ("gguf", "lora", "cache") for line in project["optional-dependencies"][name]]
     def pins(lines, sign): return {name.strip().lower(): re.sub(r"(\.0)+$", "", version.strip()) for name, found, version in (line.partition("#")[0].partition(sign) for line in lines) if found}
     oldest, newest, locked = (pins((ROOT / f"requirements{name}").read_text().splitlines(), "==") for name in ("-oldest.txt", "-newest.txt", ".lock"))
     assert pins((line.split(",")[0] for line in [*project["dependencies"], *extras]), ">=") == oldest and oldest.keys() == newest.keys()
