@@ -244,3 +244,25 @@ def test_no_text_runs_in_the_page(folder):
         assert lab.evaluate(made) == [] and not [url for url in asked if url.endswith("/x")]
         lab.evaluate("document.querySelector('.jp-OutputArea-output').insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 1\">')")
         lab.wait_for_function("window.hacked === 1", timeout=10_000)  # and the page would have let it run
+
+
+def test_a_kernel_restarted_under_an_open_playground(tmp_path):
+    """The old widgets are dead but do no harm, and running the notebook again gives a Playground that works."""
+    write_notebook(tmp_path / "playground.ipynb", "from llm_dit import Playground, ZImagePipeline\nplayground = Playground(ZImagePipeline.from_pretrained('tiny', device='cpu'))\nplayground")
+    def count(lab): return lab.evaluate("() => Number(([...document.querySelectorAll('.widget-html-content b')].map(b => b.textContent).find(t => /^\\d+$/.test(t))) ?? -1)")
+    def opened(lab): lab.wait_for_function("() => [...document.querySelectorAll('.widget-html-content b')].some(b => /^\\d+$/.test(b.textContent))", timeout=60_000)
+    with server("lab", tmp_path) as address, page() as lab:
+        run_all(lab, address("playground.ipynb"))
+        opened(lab)
+        before = count(lab)
+        lab.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); return true }")
+        lab.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=60_000)
+        lab.locator("textarea").first.fill("typed into a dead widget")
+        lab.wait_for_timeout(300)
+        lab.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); return true }")
+        lab.wait_for_function("() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(prompt => /\\[\\d+\\]/.test(prompt.textContent))", timeout=60_000)
+        opened(lab)
+        assert count(lab) == before, "the prompt it begins with, not what was typed before"
+        lab.locator("textarea").first.fill("a red star")
+        lab.wait_for_function("before => { const now = [...document.querySelectorAll('.widget-html-content b')].map(b => b.textContent).find(t => /^\\d+$/.test(t)); return now && Number(now) < before }", arg=before, timeout=30_000)
+        shot(lab, "kernel_restarted")

@@ -9,6 +9,8 @@ import torch
 from llm_dit import GenerationInterrupted, Playground, Sweep, ZImagePipeline, ZImageTextEncoder
 from llm_dit.widgets import LatestOnly
 
+pytestmark = pytest.mark.side_by_side
+
 THREADS = 8
 QUICK = dict(num_inference_steps=2, height=64, width=64, progress=False)
 TEXTS = [f"{n} {color} {shape}s, {size}" for n in range(3) for color in ("red", "blue", "green") for shape in ("star", "circle") for size in ("small", "very large and pale")]

@@ -12,6 +12,8 @@ import pytest
 import torch
 from llm_dit.embedding_cache import DamagedCacheWarning, EmbeddingCache, weights_fingerprint
 
+pytestmark = pytest.mark.side_by_side
+
 SECONDS = float(os.environ.get("CACHE_SECONDS", 5))
 
 

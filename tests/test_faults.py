@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from browser import page, run_all, server, shot, write_notebook
 from llm_dit import EmbeddingCache, EncodingOutput, Generation, Recipe, Store, Template, TemplateRegistry, ZImagePipeline, ZImageTextEncoder, load_template
 from llm_dit.backends import NonFiniteError, TransformersBackend, resolve_model
 from llm_dit.embedding_cache import weights_fingerprint
@@ -25,6 +24,8 @@ from llm_dit.store import StoreFullError
 from llm_dit.weight_files import IncompleteModelError, IncompleteWeightsError, check_component, safetensors_header
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+pytestmark = pytest.mark.side_by_side
 
 CASES = int(os.environ.get("FAULTS", 1))
 TINY = Path(resolve_model("tiny"))
@@ -439,27 +440,6 @@ def test_a_clock_that_goes_backwards(tmp_path, monkeypatch):
         store.rebuild()
     assert all(file.exists() for file in unfinished), "they could belong to a process that lives"
 
-
-def test_a_kernel_restarted_under_an_open_playground(tmp_path):
-    """The old widgets are dead but do no harm, and running the notebook again gives a Playground that works."""
-    write_notebook(tmp_path / "playground.ipynb", "from llm_dit import Playground, ZImagePipeline\nplayground = Playground(ZImagePipeline.from_pretrained('tiny', device='cpu'))\nplayground")
-    def count(lab): return lab.evaluate("() => Number(([...document.querySelectorAll('.widget-html-content b')].map(b => b.textContent).find(t => /^\\d+$/.test(t))) ?? -1)")
-    def opened(lab): lab.wait_for_function("() => [...document.querySelectorAll('.widget-html-content b')].some(b => /^\\d+$/.test(b.textContent))", timeout=60_000)
-    with server("lab", tmp_path) as address, page() as lab:
-        run_all(lab, address("playground.ipynb"))
-        opened(lab)
-        before = count(lab)
-        lab.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); return true }")
-        lab.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=60_000)
-        lab.locator("textarea").first.fill("typed into a dead widget")
-        lab.wait_for_timeout(300)
-        lab.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); return true }")
-        lab.wait_for_function("() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(prompt => /\\[\\d+\\]/.test(prompt.textContent))", timeout=60_000)
-        opened(lab)
-        assert count(lab) == before, "the prompt it begins with, not what was typed before"
-        lab.locator("textarea").first.fill("a red star")
-        lab.wait_for_function("before => { const now = [...document.querySelectorAll('.widget-html-content b')].map(b => b.textContent).find(t => /^\\d+$/.test(t)); return now && Number(now) < before }", arg=before, timeout=30_000)
-        shot(lab, "kernel_restarted")
 
 
 if __name__ == "__main__":

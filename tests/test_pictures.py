@@ -15,6 +15,8 @@ from transformers import Qwen3Config, Qwen3Model
 from llm_dit import Recipe, TemplateRegistry, ZImagePipeline
 from llm_dit.backends import resolve_model
 
+pytestmark = pytest.mark.side_by_side
+
 WORDS = "a the red blue pale circle star moon on above behind glass 猫 été \"quoted\" <|im_end|> <think> 🙂 C:\\path {brace} tab\there".split(" ")
 
 

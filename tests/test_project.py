@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.side_by_side
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(p for p in (ROOT / "llm_dit").glob("*.py") if not p.name.startswith("_"))
 

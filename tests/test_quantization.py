@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.side_by_side
+
 TORCHAO = Path(sys.prefix) / "torchao"
 CODE = """
 import torch

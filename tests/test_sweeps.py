@@ -19,6 +19,8 @@ from llm_dit.pipeline import ZImagePipeline
 from llm_dit.store import Store, StoreFullError
 from safetensors import SafetensorError
 
+pytestmark = pytest.mark.side_by_side
+
 KILLS = int(os.environ.get("SWEEP_KILLS", 15))
 TEXTS = Sweep(prompt=[f"{n} {color} dogs" for n in range(20) for color in ("red", "blue", "green", "white", "black")], thinking=[None, "on a green field"])
 PICTURES = Sweep(prompt=["a red star", "a blue circle"], seed=range(10), num_inference_steps=4)

@@ -44,7 +44,7 @@ def checks(python):
     """Names and commands of what is tried."""
     yield "smoke test", [python, "-c", "import sys; from llm_dit.cli import main; sys.argv = ['llm-dit', 'smoke-test']; main()"]
     for name in NOTEBOOKS: yield f"{name}.ipynb", [python, __file__, "--notebook", ROOT / "nbs" / f"{name}.ipynb"]
-    for name in TESTS: yield name, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests" / name, "-k", "not kernel_restarted"]
+    for name in TESTS: yield name, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests" / name]
 
 
 def try_all(requirements, base, folder):
