@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import llm_dit.files
 import pytest
 import torch
+import tqdm.auto
 from llm_dit.experiments import Sweep
 from llm_dit.encoder import ZImageTextEncoder
 from llm_dit.pipeline import ZImagePipeline
@@ -64,6 +66,7 @@ def kill_often(folder, kind, kills):
         last, (reader, writer) = round_number == int(kills), os.pipe()
         child = os.fork()
         if not child:
+            for bar in (tqdm.std.tqdm, tqdm.auto.tqdm): bar.set_lock(threading.RLock())  # the usual one is shared with forks, and a killed one would keep it
             encoder.backend = Logging(encoder.backend, writer)
             log_pictures(writer)
             run(kind, model, folder)
@@ -72,7 +75,7 @@ def kill_often(folder, kind, kills):
         lines = open(reader)
         given = []
         if not last:
-            given = [json.loads(line) for _, line in zip(range(random.randrange(max(2, 150 // int(kills))) if kind == "texts" else 0), lines)]
+            given = [json.loads(line) for _, line in zip(range(random.randrange(max(2, 150 // int(kills)) if kind == "texts" else 4)), lines)]
             time.sleep(random.random() * (.006 if given else .05 if kind == "texts" else .2))
             os.kill(child, signal.SIGKILL)
         given += [json.loads(line) for line in lines if line.endswith("\n")]
