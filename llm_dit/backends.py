@@ -483,7 +483,7 @@ class TransformersBackend:
         "Raise where one of the hidden states has NaN or infinite numbers, padding apart."
         if all(is_finite(x) for x in states): return
         name = non_finite_tensor(decoder)
-        why = f"{name} holds such numbers: its file is damaged, or it was changed" if name else f"no weight does, so numbers grew beyond float16: load the model in bfloat16 or float32" if self.dtype == torch.float16 else "no weight does"
+        why = f"{name} holds such numbers: its file is damaged, or it was changed" if name else "no weight does, so numbers grew beyond float16: load the model in bfloat16 or float32" if self.dtype == torch.float16 else "no weight does"
         raise NonFiniteError(f"Hidden state {layer} of {self.model_id or 'this model'} has NaN or infinite numbers; {why}.")
 
     def _wanted_states(self, hidden_layer, layers):

@@ -8,7 +8,6 @@ __all__ = ['embedding_key', 'weights_fingerprint', 'DamagedCacheWarning', 'Embed
 # %% ../nbs/03a_embedding_cache.ipynb #5740c918
 import hashlib
 import json
-import os
 import re
 import threading
 import time

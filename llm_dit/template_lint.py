@@ -18,7 +18,7 @@ from itertools import combinations
 from pathlib import Path
 
 from .formatter import SPECIAL_TOKENS, format_prompt
-from .templates import Template, TemplateError, TemplateRegistry
+from .templates import Template, TemplateRegistry
 
 # %% ../nbs/02a_template_lint.ipynb #3652e11d
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from llm_dit import EmbeddingCache, EncodingOutput, Generation, Recipe, Store, T
 from llm_dit.backends import NonFiniteError, TransformersBackend, resolve_model
 from llm_dit.embedding_cache import weights_fingerprint
 from llm_dit.store import StoreFullError
-from llm_dit.weight_files import IncompleteModelError, IncompleteWeightsError, check_component, safetensors_header
+from llm_dit.weight_files import IncompleteWeightsError, check_component, safetensors_header
 from PIL import Image
 from safetensors.torch import load_file, save_file
 

@@ -4,7 +4,6 @@ import random
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest

@@ -23,7 +23,6 @@ from llm_dit.backends import resolve_model
 from llm_dit.encoding import TokenSpan
 from llm_dit.formatter import FormattedPrompt, Span
 from llm_dit.playground import moved_strip, text_difference
-from llm_dit.store import content_key
 from llm_dit.template_lint import lint
 
 pytestmark = pytest.mark.side_by_side
