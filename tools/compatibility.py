@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ("02b_versions", "03_encoding", "03a_embedding_cache", "03c_prefix_cache", "03f_weight_files", "04_backends", "05_encoder", "05a_recipe", "05b_memory", "06_pipeline", "08_widgets", "08a_playground", "09_store", "09a_metrics", "09b_experiments")
-TESTS = ("test_concurrency.py", "test_faults.py", "test_other_models.py")
+TESTS = ("test_faults.py", "test_other_models.py")
 VERSIONS = "import importlib.metadata as m, platform; print(f'Python {platform.python_version()}', *(f'{n} {m.version(n)}' for n in ('torch', 'transformers', 'diffusers')), sep=', ')"
 
 
