@@ -64,8 +64,9 @@ def test_what_a_prompt_refuses():
 
 def test_a_prompt_is_no_string():
     prompt = format_prompt("a cat")
-    for use in (lambda: prompt[0], lambda: len(prompt), lambda: "cat" in prompt, lambda: prompt + "!", lambda: f"{prompt}",
-                lambda: "!" + prompt, lambda: prompt < prompt, lambda: prompt * 2):
+    uses = (lambda: prompt[0], lambda: len(prompt), lambda: "cat" in prompt, lambda: prompt + "!", lambda: f"{prompt}",
+            lambda: "!" + prompt, lambda: prompt < prompt, lambda: prompt * 2)
+    for use in uses:
         with pytest.raises(TypeError, match=r"use prompt\.text"):
             use()
     with pytest.raises(AttributeError, match=r"use prompt\.text\.upper, or change"):
@@ -76,7 +77,8 @@ def test_a_prompt_is_no_string():
 
 
 def test_repr_shortens_long_prompts_and_names_what_is_unusual():
-    assert repr(format_prompt("a")) == "FormattedPrompt('<|im_start|>user\\na<|im_end|>\\n<|im_start|>assistant\\n', 9 spans)"
+    plain = format_prompt("a")
+    assert repr(plain) == f"FormattedPrompt({plain.text!r}, 9 spans)"
     assert repr(FormattedPrompt("a" * 400)) == f"FormattedPrompt('{'a' * 400}', 0 spans)"
     text = "a" * 300 + "b" * 21 + "c" * 80
     assert repr(FormattedPrompt(text)) == f"FormattedPrompt('{'a' * 300} … {'c' * 80}', 0 spans)"
@@ -98,12 +100,13 @@ def test_html_shows_parts_labels_and_forged_tokens():
     html = prompt._repr_html_()
     shown = re.findall(r"<span title='(\w+)'[^>]*>(.*?)</span>", html, re.DOTALL)
     assert [label for label, _ in shown] == [span.label for span in prompt.spans]
-    assert [label for label in ("special", "role", "user", "system") if f";padding:0 .4em'>{label}</span>" in html] == [
-        "special", "role", "user"], "a legend of the labels that there are"
+    legend = re.findall(r"padding:0 .4em'>(\w+)</span>", html)
+    assert legend == ["special", "role", "user"], "the labels that there are"
     assert html.endswith("special-token text in the content (allow): <code>&lt;think&gt;</code></small>")
-    assert "<small>" in html and "special-token text" not in format_prompt("a")._repr_html_()
-    assert "a &amp; b" in FormattedPrompt("a & b")._repr_html_() and "<span" not in FormattedPrompt("a & b")._repr_html_()
-    assert "#88888844" in FormattedPrompt("ab", (Span("new", 0, 2),))._repr_html_(), "grey for a label of somebody else"
+    assert "special-token text" not in format_prompt("a")._repr_html_()
+    unlabelled = FormattedPrompt("a & b")._repr_html_()
+    assert "a &amp; b" in unlabelled and "<span" not in unlabelled
+    assert "#88888844" in FormattedPrompt("ab", (Span("new", 0, 2),))._repr_html_(), "grey for an unknown label"
 
 
 # ---- special tokens in a content
@@ -113,7 +116,7 @@ def test_a_warning_says_what_stands_where_and_names_the_callers_line():
     assert words.startswith("the system text contains '<|im_end|>'; the user text contains '<think>', '</think>': kept")
     turns = [{"role": "user", "content": "<think>"}]
     assert "the user text contains '<think>'" in said(SpecialTokenWarning, Qwen3Formatter().format, turns)
-    inline = [*turns[:0], {"role": "user", "content": "a"}, {"role": "assistant", "content": "t</think>b"}]
+    inline = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "t</think>b"}]
     assert "reads as the end of a think block" in said(SpecialTokenWarning, Qwen3Formatter().format, inline)
     silently(Qwen3Formatter("allow").format, inline)
     silently(Qwen3Formatter("allow").format, turns)
