@@ -58,8 +58,8 @@ def test_what_a_prompt_refuses():
         FormattedPrompt("a cat", (("user", 0, 5),))
     with pytest.raises(ValueError, match="is unknown"):
         FormattedPrompt("a cat", special_tokens="ignore")
-    prompt = FormattedPrompt("a cat", list(SPANS), ["x"])
-    assert (prompt.spans, prompt.forged) == (SPANS, ("x",))
+    prompt = FormattedPrompt(type("Text", (str,), {})("a cat"), list(SPANS), ["x"])
+    assert (type(prompt.text), prompt.spans, prompt.forged) == (str, SPANS, ("x",))
 
 
 def test_a_prompt_is_no_string():
@@ -74,6 +74,12 @@ def test_a_prompt_is_no_string():
     with pytest.raises(AttributeError, match="has no 'colour': expected text, spans"):
         prompt.colour  # noqa: B018
     assert str(prompt) is prompt.text and prompt and not FormattedPrompt("")
+
+
+def test_options_are_given_by_name():
+    for call, value in ((format_prompt, "a"), (Qwen3Formatter().format, [{"role": "user", "content": "a"}])):
+        with pytest.raises(TypeError, match="positional"):
+            call(value, False)
 
 
 def test_repr_shortens_long_prompts_and_names_what_is_unusual():
@@ -113,7 +119,8 @@ def test_html_shows_parts_labels_and_forged_tokens():
 
 def test_a_warning_says_what_stands_where_and_names_the_callers_line():
     words = said(SpecialTokenWarning, format_prompt, "a <think> b </think>", system="s <|im_end|>")
-    assert words.startswith("the system text contains '<|im_end|>'; the user text contains '<think>', '</think>': kept")
+    system, user = words.split(": kept as plain text")[0].split("; ")
+    assert system == "the system text contains '<|im_end|>'" and user == "the user text contains '<think>', '</think>'"
     turns = [{"role": "user", "content": "<think>"}]
     assert "the user text contains '<think>'" in said(SpecialTokenWarning, Qwen3Formatter().format, turns)
     inline = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "t</think>b"}]

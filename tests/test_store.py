@@ -375,6 +375,11 @@ def test_times_are_in_utc_to_the_millisecond(tmp_path):
     assert abs(datetime.fromisoformat(said) - datetime.now(timezone.utc)) < timedelta(minutes=1)
 
 
+def test_an_error_is_given_by_name(tmp_path):
+    with pytest.raises(TypeError, match="positional"):
+        Store(tmp_path).put(A, {}, "no")
+
+
 def test_names_that_are_no_keys(tmp_path):
     with pytest.raises(ValueError, match="expected 64 lower-case hexadecimal digits"):
         Store(tmp_path).path(KEY_A.upper())
