@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 # %% ../nbs/00b_testing.ipynb #324f3800
 class raises(AbstractContextManager):  # noqa: N801
-    """Expect an error in the block of a `with`, and print it in one line.
+    """Expect an error in the block of a `with`, and print what it says.
 
     Raises `AssertionError` if nothing is raised, or if the error does not contain `message`. An error of another
     type is passed on. The error is in `value` afterwards.
@@ -33,7 +33,7 @@ class raises(AbstractContextManager):  # noqa: N801
         text = str(value.args[0] if isinstance(value, KeyError) and value.args else value)
         if self.message not in text:
             raise AssertionError(f"the {kind.__name__} does not contain {self.message!r}: {text}") from value
-        print(f"{kind.__name__}: {text if self.hide is None else text.replace(str(self.hide), '…')}")
+        print(text if self.hide is None else text.replace(str(self.hide), "…"))
         return True
 
     def _expected(self):
