@@ -6,12 +6,12 @@
 __all__ = ['undone_on_error', 'LoraWeights', 'read_lora', 'find_lora', 'lora_hash', 'lora_weight', 'lora_name', 'LoadedLora',
            'adapter_name', 'put_lora']
 
-# %% ../nbs/05c_lora.ipynb #5c72c62f
+# %% ../nbs/05c_lora.ipynb #0fce3280
 from .versions import require
 
 require("torch", "diffusers")  # before they are imported
 
-# %% ../nbs/05c_lora.ipynb #dfe01a2c
+# %% ../nbs/05c_lora.ipynb #bafb6195
 import hashlib
 import json
 import math
@@ -34,7 +34,7 @@ from safetensors import safe_open
 
 from .weight_files import IncompleteModelError, read_json, safetensors_header
 
-# %% ../nbs/05c_lora.ipynb #b921a20d
+# %% ../nbs/05c_lora.ipynb #a19ec4cc
 def _copied(value):
     "Return a copy of a plain container, and anything else itself."
     return value.copy() if type(value) in (dict, list, set, OrderedDict) else value
@@ -84,7 +84,7 @@ def undone_on_error(
         _AttentionBackendRegistry.set_active_backend(attention)
         raise
 
-# %% ../nbs/05c_lora.ipynb #4c228914
+# %% ../nbs/05c_lora.ipynb #24cb670b
 #: Matrices that can be loaded, by the end of their name. A trainer may put its adapter's name before "weight".
 _TAIL = r"(?:(?:\.[^.]+)?\.weight)?$"
 _MATRICES = {
@@ -151,7 +151,7 @@ def _not_supported(name: str, source: str) -> str:
         return f"{source}: {labels[0]} is not supported, and the file holds {name}; train or export it as a plain LoRA or LoKr."
     return f"{source}: {name} is not a tensor of a LoRA; expected names that end in lora_A.weight and lora_B.weight, or in lokr_w1 and lokr_w2."
 
-# %% ../nbs/05c_lora.ipynb #f32199fc
+# %% ../nbs/05c_lora.ipynb #5870a1d4
 @dataclass(frozen=True)
 class _Layer:
     "Layers of the transformer that a name in a file stands for: one, or query, key and value."
@@ -204,7 +204,7 @@ def _find(layer: str, known: dict[str, _Layer]) -> tuple[str, _Layer] | None:
         name = name.removeprefix(prefix)
     return name, known[name]
 
-# %% ../nbs/05c_lora.ipynb #5cdefb94
+# %% ../nbs/05c_lora.ipynb #8450f1ab
 @dataclass(frozen=True)
 class LoraWeights:
     "What a LoRA file holds for a transformer."
@@ -262,7 +262,7 @@ def _read_config(file: Path, metadata: dict[str, str] | None, source: str) -> _A
         raise ValueError(f"{source}: its metadata cannot be read; expected a JSON object as diffusers or peft write it.") from None
     return _AdapterConfig(values, source)
 
-# %% ../nbs/05c_lora.ipynb #cd5f1326
+# %% ../nbs/05c_lora.ipynb #cae4830e
 def _read_tensors(file: Path, source: str) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
     "Return the tensors of a safetensors file and its metadata."
     try:
@@ -310,7 +310,7 @@ def _group(tensors, known, source):
         raise ValueError(f"{source} holds {what}; expected a LoRA for the transformer.")
     return layers, left_out
 
-# %% ../nbs/05c_lora.ipynb #baa004d2
+# %% ../nbs/05c_lora.ipynb #1ad7ef26
 def _lora_pair(layer, matrices, config, source):
     "Return A and B of a LoRA, with alpha multiplied into A."
     if missing := {"A": "lora_A (lora_down)", "B": "lora_B (lora_up)"}.keys() - matrices.keys():
@@ -356,7 +356,7 @@ def _pair(layer, matrices, config, source):
     w1, w2 = _lokr_pair(layer, matrices, config, source)
     return "lokr", (w1, w2), (w1.shape[1] * w2.shape[1], w1.shape[0] * w2.shape[0])
 
-# %% ../nbs/05c_lora.ipynb #a61cb08f
+# %% ../nbs/05c_lora.ipynb #06599bac
 def _split_lora(pair, layer):
     "Yield the matrices of each layer under diffusers' names: A is shared, the rows of B are divided."
     a, b = pair
@@ -420,7 +420,7 @@ def _place_pairs(pairs, known, source):
             placed.setdefault(target, matrices)
     return placed
 
-# %% ../nbs/05c_lora.ipynb #d350474f
+# %% ../nbs/05c_lora.ipynb #6f420e55
 def read_lora(
     file: str | Path,  # a safetensors file
     transformer: torch.nn.Module,  # Z-Image's, of diffusers; it is only looked at
@@ -443,7 +443,7 @@ def read_lora(
     names = {f"transformer.{layer}.{kind}": matrix for layer, matrices in placed.items() for kind, matrix in matrices.items()}
     return LoraWeights(types[0], names, tuple(left_out))
 
-# %% ../nbs/05c_lora.ipynb #9a13fb1a
+# %% ../nbs/05c_lora.ipynb #e727fd10
 def _the_file(folder: Path, source: str) -> Path:
     "Return the LoRA in a folder."
     found = sorted(folder.glob("*.safetensors"))
@@ -482,6 +482,8 @@ def find_lora(
     **hub: Any,  # `revision`, `cache_dir`, `local_files_only`
 ) -> Path:
     "Return the file of a LoRA, downloaded if need be; a `ValueError` if there is none."
+    if not isinstance(source, (str, Path)) or not str(source).strip():
+        raise ValueError(f"There is no file {source!r}; expected a safetensors file, a folder, or a Hub id.")
     path = Path(source).expanduser()
     if path.is_file():
         return path
@@ -527,7 +529,7 @@ def lora_name(
         raise ValueError(f"name={name!r}: expected printable text that does not begin or end with a space.")
     return name
 
-# %% ../nbs/05c_lora.ipynb #e1855bba
+# %% ../nbs/05c_lora.ipynb #48fedcf3
 @dataclass(frozen=True)
 class LoadedLora:
     "A LoRA that is on a transformer."
@@ -598,7 +600,11 @@ def put_lora(
     given = tensors if weights.type == "lora" else {name: x.to(dtype) for name, x in _plain_lokr(tensors, _linear_layers(transformer)).items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several LoRAs are what is wanted
-        pipe.load_lora_weights(given, adapter_name=adapter, use_safetensors=True)
+        try:
+            pipe.load_lora_weights(given, adapter_name=adapter, use_safetensors=True)
+        except Exception as e:  # diffusers and peft raise many kinds here, also from their own undoing
+            why = str(e.__context__ or e).splitlines()[:1] or [type(e).__name__]
+            raise ValueError(f"The LoRA cannot be put on this transformer ({why[0]}).") from e
     if weights.type == "lokr":
         _put_factors(transformer, adapter, tensors)
     for parameter, flag in trained:  # peft freezes what it finds
