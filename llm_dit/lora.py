@@ -67,8 +67,8 @@ def undone_on_error(
 ) -> Iterator[None]:
     """Run a block; if it ends early, put the objects back as they were and raise what ended it.
 
-    Restored are attributes, submodules, adapters, hooks and `requires_grad`, after any exception, `KeyboardInterrupt` included, and diffusers' global attention backend.
-    Numbers in tensors are not: the block must not write into weights.
+    Restored are attributes, submodules, adapters, hooks, `requires_grad` and diffusers' global attention backend,
+    after any exception, `KeyboardInterrupt` included. Numbers in tensors are not: the block must not write into weights.
     """
     owners = {id(owner): owner for target in targets for owner in _owners(target) if hasattr(owner, "__dict__")}.values()
     states = [(owner, {name: (value, _copied(value)) for name, value in vars(owner).items()}) for owner in owners]
@@ -178,7 +178,7 @@ def _linear_layers(transformer: torch.nn.Module) -> dict[str, torch.nn.Linear]:
 
 
 def _known_layers(transformer: torch.nn.Module) -> dict[str, _Layer]:
-    "Return every name, in the spelling of `_flat`, that a layer of the transformer has in diffusers or in Z-Image's own checkpoint."
+    "Return every name, as `_flat` spells it, that a layer has in diffusers or in Z-Image's own checkpoint."
     linear = _linear_layers(transformer)
     known = {}
     for name, layer in linear.items():
@@ -214,6 +214,11 @@ class LoraWeights:
     left_out: tuple[str, ...] = ()  # tensors of a text encoder, which are not loaded
 
 
+def _positive(number: Any) -> bool:
+    "Return whether something from a JSON file is a positive number."
+    return type(number) in (int, float) and math.isfinite(number) and number > 0
+
+
 class _AdapterConfig:
     "What diffusers or peft noted of an adapter: ranks and alphas."
 
@@ -225,15 +230,19 @@ class _AdapterConfig:
                 raise ValueError(f"{source}: its metadata asks for {what}, which is not supported; train or export it as a plain LoRA.")
         alpha = values.get("lora_alpha", values.get("alpha"))
         self.alpha, self.rank = alpha, values.get("r")
-        if values and not all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) and x > 0 for x in (self.alpha, self.rank)):
-            raise ValueError(f"{source}: its metadata has lora_alpha={alpha!r} and r={self.rank!r}; expected two positive numbers.")
+        if values and not all(_positive(number) for number in (self.alpha, self.rank)):
+            noted = f"lora_alpha={alpha!r} and r={self.rank!r}"
+            raise ValueError(f"{source}: its metadata has {noted}; expected two positive numbers.")
 
     def _by_name(self, patterns, layer, usual):
         "Return the number that the metadata gives a layer."
         for pattern, number in (self.values.get(patterns) or {}).items():
             name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
-            if not re.fullmatch(r"[\w.\-]+", name) or type(number) not in (int, float) or not math.isfinite(number) or number <= 0:
-                raise ValueError(f"{self.source}: its metadata has {pattern!r}: {number!r} in {patterns}; expected names of layers with positive numbers.")
+            if not re.fullmatch(r"[\w.\-]+", name) or not _positive(number):
+                raise ValueError(
+                    f"{self.source}: its metadata has {pattern!r}: {number!r} in {patterns}; "
+                    f"expected names of layers with positive numbers."
+                )
             if f".{layer}".endswith(f".{name}"):
                 return number
         return usual
@@ -324,7 +333,7 @@ def _lora_pair(layer, matrices, config, source):
 
 
 def _lokr_pair(layer, matrices, config, source):
-    "Return the two factors of a LoKr, with alpha multiplied into the first; alpha counts only if a factor is itself a product."
+    "Return the factors of a LoKr, with alpha multiplied into the first; it counts only if a factor is a product."
     factors, rank = [], None
     for name in ("w1", "w2"):
         given = {kind for kind in (name, f"{name}_a", f"{name}_b") if kind in matrices}
@@ -384,7 +393,7 @@ def _delta(matrices):
 
 
 def _foreign(pairs, unknown, known, source):
-    "Return the sentence for layers that the transformer does not have: their shapes tell another model from another spelling."
+    "Return the sentence for layers that are not there: shapes tell another model from another spelling."
     fits = {(layer.inputs, sum(layer.outputs)) for layer in known.values()}
     odd = next((name for name in unknown if pairs[name][2] not in fits), None)
     if odd is not None or len(unknown) < len(pairs):
@@ -428,7 +437,8 @@ def read_lora(
 ) -> LoraWeights:
     """Read a LoRA or LoKr in any known spelling; every tensor is used, or listed in `left_out`, or refused by name.
 
-    A `ValueError` says what is wrong: not a safetensors file, made for another model, of a kind that is not supported (LoHa, DoRA, full differences …), incomplete, or with NaN.
+    A `ValueError` says what is wrong: not a safetensors file, made for another model, of a kind that is not supported
+    (LoHa, DoRA, full differences …), incomplete, or with NaN.
     """
     source = source or str(file)
     tensors, metadata = _read_tensors(Path(file), source)
@@ -490,7 +500,9 @@ def find_lora(
     if path.is_dir():
         return _the_file(path, str(source))
     text = str(source)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(?:/[\w./ -]+\.safetensors)?", text) or text.startswith((".", "~")) or (text.count("/") == 1 and path.suffix in (".safetensors", ".bin", ".pt", ".ckpt")):
+    file_name = text.count("/") == 1 and path.suffix in (".safetensors", ".bin", ".pt", ".ckpt")
+    hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(?:/[\w./ -]+\.safetensors)?", text)
+    if file_name or not hub_id:
         raise ValueError(f"There is no file {source}; expected a safetensors file, a folder, or a Hub id.")
     return _from_hub(text, hub)
 

@@ -428,7 +428,7 @@ def test_load_is_undone(pipe, tmp_path, error, others):
         for after in (False, True):
             with pytest.MonkeyPatch.context() as patch:
                 failing(patch, *steps(pipe)[step], error, after)
-                with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else (RuntimeError, ValueError), match=str(error)):
+                with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else (RuntimeError, ValueError)):
                     pipe.load_lora(file, 0.8)
     assert_same(before, state(pipe))
     pipe.load_lora(file, 0.8)
