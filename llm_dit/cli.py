@@ -511,7 +511,7 @@ def _smoke_checks(model, device):
         return "OpenAI-style messages in and out"
     def formatter():
         from llm_dit.formatter import format_prompt
-        if format_prompt("a cat") != "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n": raise ValueError("unexpected chat string")
+        if format_prompt("a cat").text != "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n": raise ValueError("unexpected chat string")
         return "Qwen3 chat string"
     def encoding():
         from llm_dit.pipeline import ZImagePipeline

@@ -103,7 +103,7 @@ class Recipe:
         _check_mode(self.special_tokens)
         self.to_json().encode() # half a character has no bytes
 
-    def formatted(self) -> str:
+    def formatted(self) -> str | FormattedPrompt:
         "The chat string as the encoder takes it."
         if not self.spans: return self.text
         return FormattedPrompt(self.text, tuple(Span(*span) for span in self.spans), self.forged, self.special_tokens)
