@@ -43,6 +43,7 @@ from transformers.utils import cached_file, logging
 
 from .embedding_cache import EmbeddingCache, embedding_key, weights_fingerprint
 from .encoding import EncodingOutput, TruncationWarning, token_spans
+from .formatter import FormattedPrompt
 from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
@@ -98,13 +99,14 @@ class PromptTokenizer:
         self._text = lru_cache(maxsize=None)(lambda i: tokenizer.decode([i])) # decoding id by id would take longer than a small step of the model
 
     def __call__(self,
-        text: str, # a chat string; of a `FormattedPrompt` only its own special tokens are special
+        text: str | FormattedPrompt, # a chat string; of a `FormattedPrompt` only its own special tokens are special
     ) -> tuple[list[int], list[tuple[int, int]]]: # token ids, and for each token its first and last-plus-one character
         "Token ids and character offsets of one text."
-        try: str.encode(text)
-        except UnicodeEncodeError as e: raise ValueError(f"The text has half a character, {text[e.start]!r}, at position {e.start}, which UTF-8 cannot hold; take it out.") from None
+        string = str(text)
+        try: string.encode()
+        except UnicodeEncodeError as e: raise ValueError(f"The text has half a character, {string[e.start]!r}, at position {e.start}, which UTF-8 cannot hold; take it out.") from None
         if getattr(text, "forged", ()) and text.special_tokens == "escape": return self._escaped(text)
-        encoded = self.tokenizer(str(text), add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self.tokenizer(string, add_special_tokens=False, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
 
     def _escaped(self, text):
@@ -369,7 +371,7 @@ class TransformersBackend:
                 f"{str(self.dtype).removeprefix('torch.')}, {self.device}, max_length {self.max_length})")
 
     def encode(self,
-        texts: list[str], # exact chat strings, usually `FormattedPrompt`s
+        texts: Sequence[str | FormattedPrompt], # exact chat strings
         *,
         hidden_layer: int = -2, # which hidden state, as transformers counts them
         layers: Sequence[int] | str | None = None, # more of them from the same pass, or "all" that were loaded
@@ -378,7 +380,7 @@ class TransformersBackend:
         return self._encode(texts, hidden_layer, layers, self._run_planned)
 
     def encode_incremental(self,
-        texts: list[str], # exact chat strings
+        texts: Sequence[str | FormattedPrompt], # exact chat strings
         *,
         hidden_layer: int = -2, # which hidden state
         layers: Sequence[int] | str | None = None, # more of them
@@ -416,7 +418,8 @@ class TransformersBackend:
             self.model, self._views = self._load() if self.model.device.type == "meta" else self.model.to(self.device), {}
 
     def _encode(self, texts, hidden_layer, layers, run):
-        if isinstance(texts, str): raise TypeError(f"encode takes a list of texts, not the string {texts[:40]!r}; write [text].")
+        if isinstance(texts, (str, FormattedPrompt)):
+            raise TypeError(f"encode takes a list of texts, not the single text {str(texts)[:40]!r}; write [text].")
         if not texts: raise ValueError("There is nothing to encode: the list of texts is empty; give at least one.")
         wanted = self._wanted_states(hidden_layer, layers)
         with self._turns.working():

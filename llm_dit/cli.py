@@ -9,136 +9,324 @@ __all__ = ['main', 'generate', 'reproduce', 'encode', 'sweep', 'list_templates',
 # %% ../nbs/11_cli.ipynb #b039ad57
 import os
 import sys
+import warnings
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
+
+from . import __version__
+from .options import only, read_parameters, with_options
 
 # %% ../nbs/11_cli.ipynb #a11c0de1
-app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Study how a language model steers a diffusion transformer.")
+class _Group(TyperGroup):
+    "Commands that can be interrupted."
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as e:
+            typer.echo(f"llm-dit: {e if str(e) else 'stopped'}", err=True)
+            raise typer.Exit(130) from None
+
+app = typer.Typer(
+    cls=_Group, add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False,
+    help="Study how a language model steers a diffusion transformer.",
+)
 templates = typer.Typer(help="List, show and check templates.")
 tiny = typer.Typer(no_args_is_help=True, help="Measure and train the embedded checkpoint.")
 bench = typer.Typer(no_args_is_help=True, help="Measure speed as ratios to named peers.")
-for name, group in dict(templates=templates, tiny=tiny, bench=bench).items(): app.add_typer(group, name=name)
+for name, group in dict(templates=templates, tiny=tiny, bench=bench).items():
+    app.add_typer(group, name=name)
+
+def _show_version(wanted: bool) -> None:
+    "Print the version and end."
+    if wanted:
+        typer.echo(f"llm-dit {__version__}")
+        raise typer.Exit
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    "Study how a language model steers a diffusion transformer."
 
 # %% ../nbs/11_cli.ipynb #1cb01f75
 def main() -> None:
     "Run the command line; exit code 2 and one sentence for a bad input."
-    if not sys.stderr.isatty(): os.environ.setdefault("TQDM_DISABLE", "1") # progress bars are for people
-    try: app()
-    except (ValueError, LookupError, OSError) as e:
-        said = " ".join(str(e.args[0] if e.args and not isinstance(e, OSError) else e).split())
-        typer.echo(f"llm-dit: {said if len(said) <= 600 else f'{said[:400]} … {said[-200:]}'}", err=True)
-        raise SystemExit(2) from None
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1") # progress bars are for people
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code = app(standalone_mode=False)
+        except Exception as e:
+            if not _is_refusal(e):
+                raise
+            typer.echo(f"llm-dit: {_sentence(e)}", err=True)
+            raise SystemExit(2) from None
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
 
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    "Print a warning as one line; a line of source tells a user of the command line nothing."
+    typer.echo(f"llm-dit: {' '.join(str(message).split())}", err=True)
+
+def _is_refusal(error: Exception) -> bool:
+    "Whether an error is about what was typed, a file or the memory, and not a mistake of ours."
+    about_input = isinstance(error, (ValueError, LookupError, OSError, ImportError, MemoryError))
+    of_typer = hasattr(error, "format_message") # its class has another place in each version
+    return about_input or of_typer or type(error).__name__ == "OutOfMemoryError"
+
+def _sentence(error: Exception) -> str:
+    "The message of an error in one line."
+    if hasattr(error, "format_message"):
+        message = error.format_message() or "a command is missing; llm-dit --help lists them"
+    elif type(error) is KeyError:
+        message = f"There is no entry {error.args[0]!r} where one is expected; is this file or model of the right kind?"
+    else:
+        message = str(error.args[0] if error.args and not isinstance(error, OSError) else error)
+    message = " ".join(message.split()) or type(error).__name__
+    return message if len(message) <= 600 else f"{message[:400]} … {message[-200:]}"
+
+# %% ../nbs/11_cli.ipynb #f8366aff
+#: Parameters of the API that are no options, with the reason.
+LEFT_OUT = {
+    "config": "its fields are options one by one",
+    "progress": "a bar is shown in a terminal",
+    "templates": "a Python object; LLM_DIT_TEMPLATES names folders",
+    "transformer": "a Python object",
+    "vae": "a Python object",
+    "callback_on_step_end": "a Python function",
+    "callback_on_step_end_tensor_inputs": "for callback_on_step_end",
+    "layers": "a command saves one hidden state; call it once a layer",
+    "incremental": "for previews of a text that is being typed",
+}
+
+def _api(module: str, name: str) -> dict:
+    "Parameters that are options."
+    return {key: value for key, value in read_parameters(module, name).items() if key not in LEFT_OUT}
+
+_CONFIG = _api("backends", "BackendConfig")
+_ENCODER = _api("encoder", "ZImageTextEncoder.from_pretrained") | _CONFIG
+_LOADING = _api("pipeline", "ZImagePipeline.from_pretrained") | _CONFIG
+_TEXT = _api("encoder", "ZImageTextEncoder.format")
+_ENCODE = _api("encoder", "ZImageTextEncoder.encode")
+_IMAGE = _api("pipeline", "ZImagePipeline.__call__")
+_RUN = _api("experiments", "run")
+_RAY = _api("scale", "RayExecutor.__init__")
+_PLANS = _api("memory", "memory_plans")
+_SHORT = dict(model="-m", template="-t", num_inference_steps="--steps", num_workers="--workers")
+
+Prompts = Annotated[list[str], typer.Argument(help="One or more prompts.")]
+Model = Annotated[str, typer.Option("--model", "-m", help=_LOADING["model"].help)]
+Device = Annotated[Optional[str], typer.Option(help=_CONFIG["device"].help)]
+StartImage = Annotated[Optional[Path], typer.Option(help="An image to start from.")]
+Lora = Annotated[Optional[list[str]], typer.Option(
+    help="A LoRA for the transformer: file or Hub id, with =0.8 behind it for a weight; may be repeated.")]
+
+# %% ../nbs/11_cli.ipynb #8dbbcedc
 def _writable(*paths: Path | None) -> None:
     "Refuse files that could not be written in the end, before anything is computed."
     for path in filter(None, paths):
-        if not path.name or path.is_dir(): raise IsADirectoryError(f"{path} is a folder; give the name of a file to write.")
-        if not path.parent.is_dir(): raise FileNotFoundError(f"{path} cannot be written, there is no folder {path.parent}; make it first, or give another name.")
-        if not os.access(path.parent, os.W_OK): raise PermissionError(f"{path} cannot be written, the folder {path.parent} is read-only; give another name.")
+        if not path.name or path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; give the name of a file to write.")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path} cannot be written, there is no folder {path.parent}; "
+                                    "make it first, or give another name.")
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(f"{path} cannot be written, the folder {path.parent} is read-only; "
+                                  "give another name.")
 
-# %% ../nbs/11_cli.ipynb #f8366aff
-Model = Annotated[str, typer.Option("--model", "-m", help="tiny, a Hub id such as Tongyi-MAI/Z-Image-Turbo, or a folder in diffusers' layout.")]
-TextEncoder = Annotated[Optional[str], typer.Option(help="Another text encoder: Hub id or folder.")]
-TemplateName = Annotated[Optional[str], typer.Option("--template", "-t", help="Name of a template, or a Markdown file; `llm-dit templates` lists the names.")]
-System = Annotated[Optional[str], typer.Option(help="System prompt.")]
-Thinking = Annotated[Optional[str], typer.Option(help='Think block; "" for an empty one.')]
-Assistant = Annotated[Optional[str], typer.Option(help="Beginning of the answer.")]
-SpecialTokens = Annotated[str, typer.Option(help="escape, error or allow special-token text in the prompt.")]
-Device = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu; the best there is if not given.")]
-Dtype = Annotated[Optional[str], typer.Option(help="bfloat16, float32 …; bfloat16 on CUDA and float32 elsewhere if not given.")]
-MaxLength = Annotated[int, typer.Option(help="Tokens; a longer prompt is cut with a warning, or refused.")]
-OnOverflow = Annotated[str, typer.Option(help="warn or error.")]
-HiddenLayer = Annotated[int, typer.Option(help="Which hidden state, as transformers counts them.")]
-Memory = Annotated[str, typer.Option(help="fast, balanced or low; auto takes the first that fits (llm-dit info shows what each needs).")]
-Quantization = Annotated[Optional[str], typer.Option(help="int8, int4, bnb-int8 or bnb-nf4, of text encoder and transformer.")]
-Height = Annotated[Optional[int], typer.Option(min=16, help="Pixels, a multiple of 16.")]
-Width = Annotated[Optional[int], typer.Option(min=16, help="Pixels, a multiple of 16.")]
-StartImage = Annotated[Optional[Path], typer.Option(help="A picture to start from.")]
-Lora = Annotated[Optional[list[str]], typer.Option(help="A LoRA for the transformer: file or Hub id, with =0.8 behind it for a weight; may be repeated.")]
+def _check_outputs(outputs: list[Path], images: int) -> None:
+    "Refuse names of files that do not fit the images to be made."
+    _writable(*outputs)
+    for output in outputs:
+        if output.suffix.lower() != ".png":
+            raise ValueError(f"--output {output}: expected a name that ends in .png, which holds the recipe.")
+    if len(set(outputs)) < len(outputs):
+        raise ValueError("--output names a file twice; give each image a name of its own.")
+    if len(outputs) not in (1, images):
+        raise ValueError(f"--output is given {len(outputs)} times for {images} images; "
+                         "give it once, which numbers them, or once an image.")
 
-# %% ../nbs/11_cli.ipynb #e33ba56c
-@app.command()
-def generate(
-    prompt: Annotated[list[str], typer.Argument(help="One or more prompts.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write; several pictures are numbered.")] = Path("picture.png"),
-    model: Model = "tiny", text_encoder: TextEncoder = None, template: TemplateName = None, system: System = None,
-    thinking: Thinking = None, assistant: Assistant = None, special_tokens: SpecialTokens = "escape",
-    seed: Annotated[int, typer.Option(help="Integer seed of the noise.")] = 0,
-    num_images: Annotated[int, typer.Option(help="Pictures per prompt, with consecutive seeds.")] = 1,
-    height: Height = None, width: Width = None,
-    image: StartImage = None,
-    strength: Annotated[float, typer.Option(help="How much of the picture to start from is replaced; 1 is all.")] = 0.6,
-    steps: Annotated[int, typer.Option(help="Evaluations of the transformer.")] = 8,
-    guidance_scale: Annotated[float, typer.Option(help="As diffusers counts: 0 is off.")] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Pictures denoised together.")] = 1,
-    lora: Lora = None, memory: Memory = "auto", quantization: Quantization = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the transformer's blocks.")] = False,
-    device: Device = None, dtype: Dtype = None, max_length: MaxLength = 512, on_overflow: OnOverflow = "warn",
-) -> None:
-    "Make pictures from prompts."
-    _writable(output)
-    pipe = _pipeline(model, lora, text_encoder=text_encoder, device=device, dtype=dtype, max_length=max_length, on_overflow=on_overflow,
-                     memory=memory, quantization=quantization, compile=compile)
-    made = pipe(list(prompt), template=template, system=system, thinking=thinking, assistant=assistant, special_tokens=special_tokens,
-                seed=seed, num_images=num_images, height=height, width=width, image=_picture(image), strength=strength, num_inference_steps=steps,
-                guidance_scale=guidance_scale, batch_size=batch_size, progress=sys.stderr.isatty())
-    for path in made.save(output): typer.echo(f"picture: {path}")
+def _check_image(given: dict) -> None:
+    "Refuse numbers that no model can make an image of."
+    for name in {"num_images", "batch_size", "num_inference_steps"} & given.keys():
+        if given[name] < 1:
+            raise ValueError(f"{name}={given[name]}: expected at least 1.")
+    for name in {"height", "width"} & given.keys():
+        if given[name] < 16 or given[name] % 16:
+            near = max(round(given[name] / 16), 1) * 16
+            raise ValueError(f"{name}={given[name]}: expected a multiple of 16; the nearest is {near}.")
+    if not isfinite(given.get("guidance_scale", 0)):
+        raise ValueError(f"guidance_scale={given['guidance_scale']}: expected a number, 0 for none.")
+    if not 0 < given.get("strength", 1) <= 1:
+        raise ValueError(f"strength={given['strength']}: expected more than 0 and at most 1.")
+    if not -2**63 <= given.get("seed", 0) < 2**64:
+        raise ValueError(f"seed={given['seed']}: expected a number of 64 bits, from {-2**63} to {2**64 - 1}.")
 
-@app.command()
-def reproduce(
-    png: Annotated[Path, typer.Argument(help="A picture that llm-dit saved.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("again.png"),
-    image: StartImage = None, device: Device = None, memory: Memory = "auto",
-    code: Annotated[bool, typer.Option("--code", help="Only print the Python program that makes it.")] = False,
-) -> None:
-    "Make a picture again from the recipe that it carries, with the model that the recipe names."
-    from llm_dit.recipe import Recipe
-    recipe = Recipe.from_png(png)
-    if code: return typer.echo(recipe.to_code())
-    _writable(output)
-    pipe = _pipeline(recipe.model, [f"{source}={weight}" for source, weight in recipe.loras], text_encoder=recipe.text_encoder, revision=recipe.revision, device=device or recipe.device,
-                     dtype=recipe.dtype, memory=memory, quantization=recipe.quantization, compile=recipe.compile)
-    made = pipe.reproduce(recipe, image=_picture(image), progress=sys.stderr.isatty())
+def _check_text(given: dict) -> None:
+    "Refuse a template that cannot be read, and an unknown policy for special tokens."
+    from llm_dit.formatter import format_prompt
+    from llm_dit.templates import TemplateRegistry, load_template
+    if name := given.get("template"):
+        load_template(name) if name.endswith(".md") else TemplateRegistry.layered()[name]
+    if "special_tokens" in given:
+        format_prompt("", special_tokens=given["special_tokens"])
+
+def _parse_lora(typed: str) -> tuple[str, float]:
+    "Source and weight of `source=weight`; a file whose name holds `=` is a file."
+    source, separator, number = typed.rpartition("=")
+    if not separator or Path(typed).expanduser().exists():
+        return typed, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = float("nan")
+    if not source or not isfinite(weight):
+        raise ValueError(f"--lora {typed!r}: there is no such file, and {number!r} is not a weight; "
+                         "expected a file or Hub id, with a number such as =0.8 behind it.")
+    return source, weight
+
+def _parse_loras(typed: list[str] | None) -> list[tuple[str, float]]:
+    "Sources and weights; `ValueError` for a file that is not there."
+    parsed = [_parse_lora(each) for each in typed or ()]
+    for source, _ in parsed:
+        if Path(source).suffix and not Path(source).expanduser().exists():
+            raise ValueError(f"There is no file {source}; expected a safetensors file, a folder, or a Hub id.")
+    return parsed
+
+def _open_image(path: Path | None) -> Any:
+    "Open an image to start from; None if no file is named."
     from PIL import Image
-    typer.echo(f"picture: {made.save(output)[0]}, {'the same pixels' if made.image.tobytes() == Image.open(png).convert('RGB').tobytes() else 'other pixels'}")
+    return Image.open(path) if path else None
 
-def _pipeline(model, loras, **options):
-    "A pipeline with LoRAs, each given as source or source=weight."
+# %% ../nbs/11_cli.ipynb #d17431d8
+def _load(kind: Any, given: dict, parameters: dict) -> Any:
+    "Load a pipeline or an encoder with the options that are its own; one sentence if the model is of another kind."
+    options = {name: value for name, value in given.items() if name in parameters}
+    try:
+        return kind.from_pretrained(**options)
+    except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e:
+        if type(e) not in (KeyError, IndexError, TypeError, AttributeError, RuntimeError):
+            raise
+        reason = (str(e).splitlines() or [""])[0][:200]
+        raise ValueError(f"{given.get('model', 'tiny')} cannot be loaded ({type(e).__name__}: {reason}); "
+                         "expected a Z-Image model in diffusers' layout.") from e
+
+def _load_pipeline(loras: list[tuple[str, float]], given: dict) -> Any:
+    "Load a pipeline with LoRAs."
     from llm_dit.pipeline import ZImagePipeline
-    pipe = ZImagePipeline.from_pretrained(model, **options)
-    for lora in loras or ():
-        source, _, weight = lora.partition("=")
-        try: weight = float(weight or 1)
-        except ValueError: raise ValueError(f"--lora {lora!r}: {weight!r} is no number; expected a file or Hub id, with a weight such as =0.8 behind it.") from None
+    pipe = _load(ZImagePipeline, given, _LOADING)
+    for source, weight in loras:
         pipe.load_lora(source, weight)
     return pipe
 
-def _picture(path):
-    "An opened picture; nothing where no file is named."
-    from PIL import Image
-    return Image.open(path).convert("RGB") if path else None
+def _save(made: Any, outputs: list[Path]) -> list[Path]:
+    "Write images to one name, which is numbered, or to a name each."
+    from dataclasses import replace
+    if len(outputs) == 1:
+        return made.save(outputs[0])
+    each = zip(made.images, made.recipes, outputs, strict=True)
+    return [replace(made, images=[image], recipes=[recipe]).save(output)[0] for image, recipe, output in each]
+
+# %% ../nbs/11_cli.ipynb #e33ba56c
+@app.command()
+@with_options({"Image": _IMAGE, "Text": _TEXT, "Model": _LOADING}, _SHORT)
+def generate(
+    prompt: Prompts,
+    output: Annotated[Optional[list[Path]], typer.Option(
+        "--output", "-o", help="PNG to write, picture.png if not given; several images are numbered, "
+        "or repeat it once an image.")] = None,
+    image: StartImage = None,
+    lora: Lora = None,
+    **given: Any,
+) -> None:
+    "Make images from prompts."
+    outputs = output or [Path("picture.png")]
+    _check_image(given)
+    _check_outputs(outputs, len(prompt) * given.get("num_images", 1))
+    _check_text(given)
+    loras, start = _parse_loras(lora), _open_image(image)
+    pipe = _load_pipeline(loras, given)
+    options = {name: value for name, value in given.items() if name in {**_IMAGE, **_TEXT}}
+    made = pipe(list(prompt), image=start, progress=sys.stderr.isatty(), **options)
+    for path in _save(made, outputs):
+        typer.echo(f"picture: {path}")
 
 @app.command()
-def encode(
-    prompt: Annotated[list[str], typer.Argument(help="One or more prompts.")],
-    save: Annotated[Optional[Path], typer.Option(help="safetensors file to write.")] = None,
-    heatmap: Annotated[Optional[Path], typer.Option(help="PNG to draw the embedding of the only prompt into.")] = None,
-    model: Model = "tiny", template: TemplateName = None, system: System = None, thinking: Thinking = None, assistant: Assistant = None,
-    special_tokens: SpecialTokens = "escape", hidden_layer: HiddenLayer = -2, device: Device = None, dtype: Dtype = None,
-    max_length: MaxLength = 512, on_overflow: OnOverflow = "warn",
+@with_options({"Model": _LOADING}, _SHORT)
+def reproduce(
+    png: Annotated[Path, typer.Argument(help="An image that llm-dit saved.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("again.png"),
+    image: StartImage = None,
+    lora: Lora = None,
+    code: Annotated[bool, typer.Option("--code", help="Only print the Python program that makes it.")] = False,
+    **given: Any,
 ) -> None:
-    "Encode prompts and say what came out."
+    "Make an image again from the recipe that it carries, with the model that the recipe names or the one given."
+    from llm_dit.recipe import Recipe
+    recipe = Recipe.from_png(png)
+    if code:
+        return typer.echo(recipe.to_code())
+    _check_outputs([output], 1)
+    loras, start = _loras_for(recipe, lora), _open_image(image)
+    recorded = {name: getattr(recipe, name, None) for name in _LOADING if name != "memory"}
+    options = {name: value for name, value in recorded.items() if value is not None} | given
+    try:
+        pipe = _load_pipeline(loras, options)
+    except OSError as e:
+        if "model" in given:
+            raise
+        raise FileNotFoundError(f"{_sentence(e)} The recipe names the model {recipe.model!r}; "
+                                "give --model if it is elsewhere.") from e
+    made = pipe.reproduce(recipe, image=start, progress=sys.stderr.isatty())
+    typer.echo(f"picture: {made.save(output)[0]}, {'the same' if _same_pixels(made.image, png) else 'other'} pixels")
+
+def _loras_for(recipe: Any, typed: list[str] | None) -> list[tuple[str, float]]:
+    "The LoRAs given, or else those that a recipe names; one given without a weight has the recipe's."
+    recorded = [(each["file"], each["weight"]) if isinstance(each, dict) else tuple(each) for each in recipe.loras]
+    if typed:
+        weights = {Path(source).name: weight for source, weight in recorded}
+        parsed = zip(typed, _parse_loras(typed), strict=True)
+        return [(source, weights.get(Path(source).name, weight) if each == source else weight)
+                for each, (source, weight) in parsed]
+    for source, weight in recorded:
+        if Path(source).suffix and not Path(source).exists():
+            raise FileNotFoundError(f"The image was made with the LoRA {source!r}, which is not here; "
+                                    f"give its place, as in --lora PATH={weight:g}.")
+    return recorded
+
+def _same_pixels(image: Any, png: Path) -> bool:
+    "Whether an image has the pixels of a file."
+    from PIL import Image
+    return image.tobytes() == Image.open(png).convert("RGB").tobytes()
+
+@app.command()
+@with_options({"Text": _TEXT, "Encoding": _ENCODE, "Model": _ENCODER}, _SHORT)
+def encode(
+    prompt: Prompts,
+    save: Annotated[Optional[Path], typer.Option(help="safetensors file to write.")] = None,
+    heatmap: Annotated[Optional[Path], typer.Option(
+        help="PNG to draw the embedding of the only prompt into.")] = None,
+    **given: Any,
+) -> None:
+    "Encode prompts and describe the result."
     _writable(save, heatmap)
+    _check_text(given)
     from llm_dit.encoder import ZImageTextEncoder
-    encoder = ZImageTextEncoder.from_pretrained(model, device=device, dtype=dtype, max_length=max_length, on_overflow=on_overflow, hidden_layer=hidden_layer)
-    encoding = encoder.encode(list(prompt), hidden_layer=hidden_layer, template=template, system=system, thinking=thinking,
-                              assistant=assistant, special_tokens=special_tokens)
+    encoder = _load(ZImageTextEncoder, given, _ENCODER)
+    options = {name: value for name, value in given.items() if name in {**_TEXT, **_ENCODE}}
+    encoding = encoder.encode(list(prompt), **options)
     typer.echo(repr(encoding))
-    if save: typer.echo(f"embedding: {encoding.save(save)}")
+    if save:
+        typer.echo(f"embedding: {encoding.save(save)}")
     if heatmap:
         from llm_dit.plots import token_heatmap
         token_heatmap(encoding).savefig(heatmap, dpi=110)
@@ -146,40 +334,48 @@ def encode(
 
 # %% ../nbs/11_cli.ipynb #9b5f9703
 @app.command()
+@with_options({"Run": _RUN, "Ray (with --executor ray)": _RAY, "Model": _LOADING}, _SHORT)
 def sweep(
-    config: Annotated[Path, typer.Argument(help="YAML file that says what is varied, as Sweep.to_yaml writes it.")],
-    store: Annotated[Path, typer.Option(help="Folder where results are kept; what it has already is not computed again.")],
-    model: Model = "tiny", text_encoder: TextEncoder = None,
-    pictures: Annotated[bool, typer.Option(help="Make pictures, or embeddings only.")] = True,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed in an earlier run.")] = False,
+    config: Annotated[Path, typer.Argument(help="YAML file that names what is varied, as Sweep.to_yaml writes it.")],
+    store: Annotated[Path, typer.Option(help="Folder of results; what it has already is not computed again.")],
     table: Annotated[Optional[Path], typer.Option(help="CSV file to write, a row per cell.")] = None,
-    executor: Annotated[str, typer.Option(help="Who computes: 'serial' or 'ray' (several processes, or the cluster of RAY_ADDRESS).")] = "serial",
-    workers: Annotated[Optional[int], typer.Option(help="Processes for --executor ray; if not given, one per GPU, or one per machine without any.")] = None,
-    memory: Memory = "auto", quantization: Quantization = None, device: Device = None, dtype: Dtype = None,
-    max_length: MaxLength = 512, on_overflow: OnOverflow = "warn",
+    **given: Any,
 ) -> None:
     "Compute all cells of a sweep; started again after an interruption, it goes on. Exit code 1 if a cell failed."
     _writable(table)
-    from llm_dit.encoder import ZImageTextEncoder
     from llm_dit.experiments import Sweep
-    from llm_dit.scale import RayExecutor
-    from llm_dit.store import Store, StoreFullError
-    if workers is not None and executor != "ray": raise ValueError(f"--workers {workers} is for --executor ray; with {executor!r} leave it out.")
+    from llm_dit.store import Store
+    if (typed := [name for name in _RAY if name in given]) and given.get("executor") != "ray":
+        raise ValueError(f"--{typed[0].replace('_', '-')} {given[typed[0]]} is for --executor ray; leave it out.")
     asked = Sweep.from_yaml(config)
-    layers = [-2 if cell.get("hidden_layer") is None else cell["hidden_layer"] for cell in asked.cells()]
-    options = dict(device=device, dtype=dtype, quantization=quantization, max_length=max_length, on_overflow=on_overflow, hidden_layer=max(layers) if max(layers) < 0 else -1)
-    try:
-        kept = Store(store) # before a model is loaded
-        source = _pipeline(model, None, text_encoder=text_encoder, memory=memory, **options) if pictures else ZImageTextEncoder.from_pretrained(text_encoder or model, **options)
-        results = asked.run(source, kept, executor=RayExecutor(workers) if executor == "ray" else executor, retry_failed=retry_failed)
-    except (StoreFullError, NotADirectoryError, ConnectionError, RuntimeError) as e: # the last is what workers elsewhere say
-        typer.echo(f"llm-dit: {getattr(e, 'strerror', None) or e}", err=True)
-        raise typer.Exit(2) from None
+    kept = Store(store) # before a model is loaded
+    results = _run(asked, kept, given)
     rows = results.table
-    if table: rows.to_csv(table, index=False)
+    if table:
+        rows.to_csv(table, index=False)
     typer.echo(repr(results))
-    for error, count in rows.error.value_counts().items(): typer.echo(f"{count} × {error}", err=True)
+    for error, count in rows.error.value_counts().items():
+        typer.echo(f"{count} × {error}", err=True)
     raise typer.Exit(int(rows.error.notna().any()))
+
+def _run(asked: Any, kept: Any, given: dict) -> Any:
+    "Load what a sweep needs, and compute it."
+    from llm_dit.encoder import ZImageTextEncoder
+    from llm_dit.scale import RayExecutor
+    layers = [-2 if cell.get("hidden_layer") is None else cell["hidden_layer"] for cell in asked.cells()]
+    given = {"hidden_layer": max(layers) if max(layers) < 0 else -1} | given
+    options = {name: value for name, value in given.items() if name in _RUN}
+    if options.get("executor") == "ray":
+        options["executor"] = RayExecutor(**{name: value for name, value in given.items() if name in _RAY})
+    if options.get("pictures", True):
+        source = _load_pipeline([], given)
+    else:
+        named = given.get("text_encoder") or given.get("model", "tiny")
+        source = _load(ZImageTextEncoder, given | dict(model=named), _ENCODER)
+    try:
+        return asked.run(source, kept, **options)
+    except RuntimeError as e: # what workers elsewhere report
+        raise ValueError(str(e)) from e
 
 # %% ../nbs/11_cli.ipynb #bef0b6fe
 @templates.callback(invoke_without_command=True)
@@ -220,24 +416,32 @@ def lint_templates(
     raise typer.Exit(int(not report.ok))
 
 @app.command()
+@with_options({"Model": only(_LOADING, "model", "memory", "dtype", "revision", "cache_dir", "local_files_only"),
+               "Plan": {name: value for name, value in _PLANS.items() if name not in ("device", "available", "text_encoder")}}, _SHORT)
 def info(
-    model: Model = "tiny",
-    vram: Annotated[Optional[float], typer.Option(help="GiB of a card to plan for; what this machine has if not given.")] = None,
-    memory: Memory = "auto", quantization: Quantization = None, dtype: Dtype = None, height: Height = None, width: Width = None,
+    vram: Annotated[Optional[float], typer.Option(
+        help="GiB of a card to plan for; what this machine has if not given.")] = None,
+    **given: Any,
 ) -> None:
-    "Versions, devices, and how a model would lie in memory, from its configs alone; exit code 1 if the plan asked for does not fit."
+    "Show versions, devices, and how a model fits into memory; exit code 1 if the plan asked for does not fit."
+    if vram is not None and not 0 < vram < 2**20:
+        raise ValueError(f"--vram {vram}: expected GiB of a card, such as 24.")
     import torch
-    if vram is not None and not 0 < vram < 2**20: raise ValueError(f"--vram {vram}: expected GiB of a card, such as 24.")
     from llm_dit.backends import best_device, best_dtype
     from llm_dit.memory import advice, available_bytes, choose_plan, memory_plans, plan_table
-    for package in ("llm-dit", "torch", "transformers", "diffusers", "accelerate"): typer.echo(f"{package}: {version(package)}")
+    for package in ("llm-dit", "torch", "transformers", "diffusers", "accelerate"):
+        typer.echo(f"{package}: {version(package)}")
     typer.echo(f"device: {best_device()}, {torch.get_num_threads()} threads")
     device = torch.device("cuda") if vram else best_device()
     available = round(vram * 2**30) if vram else available_bytes(device)
-    plans = memory_plans(model, device, best_dtype(dtype, device), quantization, height, width, available=available)
+    model, memory, dtype = (given.pop(name, usual) for name, usual in dict(model="tiny", memory="auto", dtype=None).items())
+    plans = memory_plans(model, device, best_dtype(dtype, device), available=available, **given)
     plan = choose_plan(plans, memory)
-    typer.echo(f"\n{model} with {available / 2**30:.1f} GiB; GiB at most in each phase, with what torch itself takes:\n{plan_table(plans).to_string(float_format='{:.1f}'.format, na_rep='–')}\n\n{plan!r}")
-    if plan.fits: return
+    table = plan_table(plans).to_string(float_format="{:.1f}".format, na_rep="–")
+    typer.echo(f"\n{model} with {available / 2**30:.1f} GiB; GiB at most in each phase, with what torch itself takes:\n"
+               f"{table}\n\n{plan!r}")
+    if plan.fits:
+        return
     typer.echo(f"\nmemory={plan.memory!r} does not fit; {advice(plans)}.")
     raise typer.Exit(1)
 
@@ -260,7 +464,7 @@ def _smoke_checks(model, device):
         return "OpenAI-style messages in and out"
     def formatter():
         from llm_dit.formatter import format_prompt
-        if format_prompt("a cat") != "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n": raise ValueError("unexpected chat string")
+        if format_prompt("a cat").text != "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n": raise ValueError("unexpected chat string")
         return "Qwen3 chat string"
     def encoding():
         from llm_dit.pipeline import ZImagePipeline
@@ -342,7 +546,7 @@ def bench_generate(
     model: Model = "tiny",
     random_weights: Annotated[bool, typer.Option("--random", help="Only take the model's shapes; random weights are written to a temporary folder.")] = False,
     memory: Annotated[Optional[list[str]], typer.Option(help="Plans to measure: fast, balanced, low; all of them if not given.")] = None,
-    dtype: Dtype = None, device: Annotated[str, typer.Option(help="cuda, mps or cpu.")] = "cpu",
+    dtype: Annotated[Optional[str], typer.Option(help=_CONFIG["dtype"].help)] = None, device: Annotated[str, typer.Option(help="cuda, mps or cpu.")] = "cpu",
     side: Annotated[Optional[int], typer.Option(help="Pixels; the model's usual size if not given.")] = None,
     repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -65,7 +65,7 @@ class ZImageTextEncoder:
         special_tokens: str = "escape", # "escape", "error" or "allow" special-token text inside the prompt
     ) -> list[FormattedPrompt]: # one exact chat string per prompt
         "The exact chat strings of prompts, without running the model."
-        prompts = [prompt] if isinstance(prompt, (str, Conversation)) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, (str, Conversation, FormattedPrompt)) else list(prompt)
         if not prompts: raise ValueError("There is no prompt: the list is empty; give at least one.")
         choices = dict(system=system, thinking=thinking, assistant=assistant, enable_thinking=enable_thinking)
         template = self.find_template(template)
@@ -105,7 +105,7 @@ class ZImageTextEncoder:
         return self.backend.cache
 
     def _format_one(self, prompt, template, choices, special_tokens):
-        if not isinstance(prompt, (str, Conversation)):
+        if not isinstance(prompt, (str, Conversation, FormattedPrompt)):
             raise TypeError(f"{type(prompt).__name__} is no prompt; expected a string or a Conversation.")
         given = [name for name, value in {**choices, "template": template}.items() if value is not None]
         if given and isinstance(prompt, (Conversation, FormattedPrompt)):

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from .files import write_file
-from .formatter import LABEL_COLORS
+from .formatter import LABEL_COLORS, FormattedPrompt, Span
 
 # %% ../nbs/03_encoding.ipynb #3d881e61
 def describe_tensor(
@@ -124,7 +124,7 @@ class EncodingOutput:
     embeddings: list[torch.Tensor] # one tensor `(tokens, dim)` per prompt: real tokens only, no padding
     input_ids: list[torch.Tensor] # one tensor `(tokens,)` of int64 per prompt
     tokens: list[list[str]] # the text of each token
-    texts: list[str] # the exact string that was tokenized; a `FormattedPrompt` where there was one
+    texts: list[str | FormattedPrompt] # what was tokenized: with labels and policy, or a plain chat string
     spans: list[tuple[TokenSpan, ...]] # runs of tokens with their labels; empty for plain strings
     hidden_layer: int # which hidden state this is, as transformers counts them: -2 is the last but one
     truncated: list[bool] # whether the prompt's tail was cut off
@@ -205,8 +205,8 @@ class EncodingOutput:
     def _tensors_and_metadata(self):
         lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
         tensors = _in_memory_of_their_own({f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)})
-        rest = {f: getattr(self, f) for f in ("tokens", "texts", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history")}
-        return tensors, {"llm_dit_encoding": json.dumps({**rest, "kept": list(self.layers)})}
+        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history")}
+        return tensors, {"llm_dit_encoding": json.dumps({**rest, "texts": [_text_to_json(text) for text in self.texts], "kept": list(self.layers)})}
 
     @classmethod
     def load(cls,
@@ -221,9 +221,23 @@ class EncodingOutput:
         except SafetensorError as e: raise ValueError(f"{path} is cut off or damaged ({e}); expected a file written by EncodingOutput.save.") from None
         rest = json.loads(header)
         rest["spans"] = [tuple(TokenSpan(*span) for span in spans) for spans in rest["spans"]]
+        rest["texts"] = [_text_from_json(text) for text in rest["texts"]]
         kept, rest["history"] = rest.pop("kept", []), tuple(rest.get("history", ()))
         def several(name): return [tensors[f"{name}.{i}"] for i in range(len(rest["texts"]))]
         return cls(**{name: several(name) for name in _TENSORS}, layers={layer: several(f"layer_{layer}") for layer in kept}, **rest)
+
+def _text_to_json(text):
+    "A text for JSON; of a `FormattedPrompt` all that it knows."
+    if not isinstance(text, FormattedPrompt):
+        return text
+    spans = [(span.label, span.start, span.end) for span in text.spans]
+    return {"text": text.text, "spans": spans, "forged": text.forged, "special_tokens": text.special_tokens}
+
+def _text_from_json(said):
+    "What `_text_to_json` wrote; files of version 0.1 hold strings only."
+    if isinstance(said, str):
+        return said
+    return FormattedPrompt(**{**said, "spans": tuple(Span(*span) for span in said["spans"]), "forged": tuple(said["forged"])})
 
 def _in_memory_of_their_own(tensors):
     "Tensors of which no two share memory, as safetensors wants them: a prompt that is there twice has the same embedding twice."
@@ -405,7 +419,7 @@ def mask_dims(self,
 # %% ../nbs/03_encoding.ipynb #e0d10031
 def _named(encoding):
     "How the user's part (or else the whole text) of an encoding begins, and what was done to it."
-    text = "".join(token for token, label in zip(encoding.tokens[0], encoding[0].token_labels()) if label == "user") or encoding.texts[0]
+    text = "".join(token for token, label in zip(encoding.tokens[0], encoding[0].token_labels()) if label == "user") or str(encoding.texts[0])
     more = f" and {len(encoding) - 1} more" if len(encoding) > 1 else ""
     return repr(text[:24] + "…" * (len(text) > 24)) + more + (f" [{', '.join(encoding.history)}]" if encoding.history else "")
 

@@ -443,10 +443,9 @@ def _text_items(plan, size):
     texts = {}
     for key in plan.needed_encodings():
         identity, text = plan.encodings[key]
-        same = (text, text.special_tokens, text.spans)
-        texts.setdefault(same, (text, {}))[1][identity["hidden_layer"]] = key, identity
+        texts.setdefault(text, (text, {}))[1][identity["hidden_layer"]] = key, identity
     groups = {}
-    for one in sorted(texts.values(), key=lambda one: one[0]): groups.setdefault(tuple(one[1]), []).append(one)
+    for one in sorted(texts.values(), key=lambda one: str(one[0])): groups.setdefault(tuple(one[1]), []).append(one)
     return [members[i:i + size] for members in groups.values() for i in range(0, len(members), size)]
 
 # %% ../nbs/09b_experiments.ipynb #76d3562a

@@ -54,40 +54,91 @@ class Span:
     end: int  # one past the last character
 
 # %% ../nbs/01_formatter.ipynb #94135d50
-class FormattedPrompt(str):
-    "The exact string for the tokenizer, which also knows what each part of it is."
-    spans: tuple[Span, ...]  # in order, without gaps: together they are the string
-    forged: tuple[str, ...]  # special-token texts that stand inside content
-    special_tokens: str  # what becomes of those: "escape", "error" or "allow"
+@dataclass(frozen=True, repr=False)
+class FormattedPrompt:
+    """The exact string for the tokenizer, with the part of the chat that each character belongs to.
 
-    def __new__(cls, text: str, spans: tuple[Span, ...] = (), forged: tuple[str, ...] = (), special_tokens: str = "escape"):
-        self = super().__new__(cls, text)
-        self.spans, self.forged, self.special_tokens = tuple(spans), tuple(forged), special_tokens
-        return self
+    `str(prompt)` or `prompt.text` is the string. Two prompts are equal if text, spans, forged tokens and policy are.
+    A prompt is not a `str`: slicing, joining or stripping it would lose the spans, so each raises a `TypeError` or
+    an `AttributeError` that names `.text`. Spans that do not cover the text raise a `ValueError`.
+    """
+    text: str  # the exact chat string
+    spans: tuple[Span, ...] = ()  # in order, without gaps, covering the text; empty if unknown
+    forged: tuple[str, ...] = ()  # special-token texts inside content
+    special_tokens: str = "escape"  # what becomes of those: "escape", "error" or "allow"
 
-    def __reduce__(self): return type(self), (str(self), self.spans, self.forged, self.special_tokens)
+    def __post_init__(self):
+        if not isinstance(self.text, str):
+            raise TypeError(f"text is {type(self.text).__name__}, expected a chat string (str): format_prompt makes one.")
+        _check_mode(self.special_tokens)
+        object.__setattr__(self, "text", str(self.text))
+        object.__setattr__(self, "spans", tuple(self.spans))
+        object.__setattr__(self, "forged", tuple(self.forged))
+        _check_spans(self.text, self.spans)
+
+    @property
+    def user_text(self) -> str:
+        "The text of the \"user\" spans, those of several turns joined by newlines; \"\" if there is none."
+        return "\n".join(self.span_text(span) for span in self.spans if span.label == "user")
 
     def span_text(self, span: Span) -> str:
-        "The characters of `span`."
-        return self[span.start:span.end]
+        "Return the characters of `span`."
+        return self.text[span.start:span.end]
 
     def segments(self) -> list[tuple[str, bool]]:
-        "`(text, is_special_token)` in order, cut at the control tokens that count: see the section on forged turns."
+        "Return `(text, is_special_token)` in order, cut at the control tokens that count: see the section on forged turns."
         return _segments(self)
 
-    def _repr_html_(self) -> str: return _prompt_html(self)
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 400 else f"{self.text[:300]} … {self.text[-80:]}"
+        forged = f", forged={self.forged}" if self.forged else ""
+        policy = f", special_tokens={self.special_tokens!r}" if self.special_tokens != "escape" else ""
+        return f"FormattedPrompt({text!r}, {len(self.spans)} spans{forged}{policy})"
+
+    def _repr_html_(self) -> str:
+        return _prompt_html(self)
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    def __getattr__(self, name):
+        if hasattr(str, name):
+            raise AttributeError(f"FormattedPrompt has no {name!r}, which would lose the spans: use prompt.text.{name}, or change "
+                                 "the prompt before it is formatted.")
+        raise AttributeError(f"FormattedPrompt has no {name!r}: expected text, spans, forged, special_tokens or user_text.")
+
+    def _not_a_string(self, *_):
+        raise TypeError("A FormattedPrompt is not a string, and would lose its spans if it were cut, joined or written into "
+                        "one: use prompt.text, or change the prompt before it is formatted.")
+
+    __len__ = __getitem__ = __contains__ = __add__ = __radd__ = __mul__ = __rmul__ = __mod__ = __format__ = _not_a_string
+    __lt__ = __le__ = __gt__ = __ge__ = _not_a_string
 
 # %% ../nbs/01_formatter.ipynb #302f5a3c
+def _check_spans(text: str, spans: tuple[Span, ...]) -> None:
+    "Refuse spans that do not cover the text: they are those of another one."
+    if wrong := [span for span in spans if not isinstance(span, Span)]:
+        raise TypeError(f"spans holds {type(wrong[0]).__name__} {wrong[0]!r}, expected Span(label, start, end).")
+    ends = [0, *(span.end for span in spans)]
+    if spans and ([span.start for span in spans] != ends[:-1] or ends != sorted(ends) or ends[-1] != len(text)):
+        raise ValueError(f"The spans do not cover the {len(text)} characters of the text in order and without gaps: "
+                         "format the changed text again, or pass spans=() for a text without labels.")
+
 def _segments(prompt: FormattedPrompt) -> list[tuple[str, bool]]:
     "Cut at structural special tokens; under \"allow\" also at those inside content."
+    text = prompt.text
     cuts = [(s.start, s.end) for s in prompt.spans if s.label == "special" and _SPECIAL.fullmatch(prompt.span_text(s))]
-    if prompt.special_tokens == "allow": cuts = [m.span() for m in _SPECIAL.finditer(prompt)]
+    if prompt.special_tokens == "allow":
+        cuts = [m.span() for m in _SPECIAL.finditer(text)]
     parts, at = [], 0
     for start, end in cuts:
-        parts += [(str(prompt[at:start]), False), (str(prompt[start:end]), True)]
+        parts += [(text[at:start], False), (text[start:end], True)]
         at = end
-    parts.append((str(prompt[at:]), False))
-    return [(text, special) for text, special in parts if text]
+    parts.append((text[at:], False))
+    return [(part, special) for part, special in parts if part]
 
 # %% ../nbs/01_formatter.ipynb #8be2eb51
 #: A colour per part of a chat string, in every strip, heatmap and widget: of seaborn's "colorblind" palette.
@@ -98,7 +149,7 @@ def _prompt_html(prompt: FormattedPrompt) -> str:
     def show(label, text):
         text = escape(text).replace("\n", "<span style='opacity:.5'>⏎</span>\n")
         return f"<span title='{escape(label)}' style='background:{LABEL_COLORS.get(label, '#888888')}44'>{text}</span>"
-    body = "".join(show(s.label, prompt.span_text(s)) for s in prompt.spans) or escape(prompt)
+    body = "".join(show(s.label, prompt.span_text(s)) for s in prompt.spans) or escape(prompt.text)
     labels = dict.fromkeys(s.label for s in prompt.spans)
     legend = " ".join(f"<span style='background:{LABEL_COLORS.get(label, '#888888')}44;padding:0 .4em'>{escape(label)}</span>" for label in labels)
     note = "".join(f" <code>{escape(t)}</code>" for t in dict.fromkeys(prompt.forged))

@@ -17,6 +17,7 @@ from typing import Any
 from .backends import BackendConfig, TransformersBackend
 from .encoding import EncodingOutput, concatenate
 from .experiments import WorkerDied
+from .formatter import FormattedPrompt
 
 # %% ../nbs/10_scale.ipynb #8675bb1b
 def _connect(address):
@@ -165,14 +166,14 @@ class RayBackend:
     def __repr__(self) -> str: return f"RayBackend({self.model_id}, {self.num_layers} layers × {self.embedding_dim}, {str(self.dtype).removeprefix('torch.')}, {self.device}, {len(self.workers)} {'worker' if len(self.workers) == 1 else 'workers'})"
 
     def encode(self,
-        texts: list[str], # exact chat strings, usually `FormattedPrompt`s
+        texts: Sequence[str | FormattedPrompt], # exact chat strings
         *,
         hidden_layer: int = -2, # which hidden state, as transformers counts them
         **options: Any, # `layers`, as `TransformersBackend.encode` takes them
     ) -> EncodingOutput: # on the CPU, one `(tokens, dim)` tensor per text, in the order given
         "Hidden states of each text, an equal share of them from each worker."
         import ray
-        count = 1 if isinstance(texts, str) else min(len(self.workers), len(texts)) or 1
+        count = 1 if isinstance(texts, (str, FormattedPrompt)) else min(len(self.workers), len(texts)) or 1
         shares = [texts] if count == 1 else [texts[i * len(texts) // count:(i + 1) * len(texts) // count] for i in range(count)]
         parts = [worker.encode.remote(share, dict(hidden_layer=hidden_layer, **options)) for worker, share in zip(self.workers, shares)]
         return concatenate([_ask(ray, part) for part in parts])

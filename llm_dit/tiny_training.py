@@ -129,7 +129,7 @@ def train_tokenizer(
     from llm_dit.backends import resolve_model
     landed = AutoTokenizer.from_pretrained(resolve_model("tiny"), subfolder="tokenizer") # its chat template is Qwen3's way of writing chats
     rng, shipped = random.Random(seed), SystemPrompts.shipped()
-    texts = [re.sub(r"<[^>]*>", " ", training_example(training_scene(rng), rng, shipped).text) for _ in range(examples)]
+    texts = [re.sub(r"<[^>]*>", " ", str(training_example(training_scene(rng), rng, shipped).text)) for _ in range(examples)]
     texts += ["user\n", "assistant\n", "system\n", "a\n\nb"] * 800
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer, tokenizer.decoder = normalizers.NFC(), decoders.ByteLevel()

@@ -139,9 +139,9 @@ def test_messages(messages):
 
 def check_spans(prompt):
     """Spans are the string, without gaps, and segments are too."""
-    assert "".join(prompt.span_text(span) for span in prompt.spans) == prompt and all(span.start < span.end for span in prompt.spans)
+    assert "".join(prompt.span_text(span) for span in prompt.spans) == prompt.text and all(span.start < span.end for span in prompt.spans)
     assert [span.start for span in prompt.spans] == [0, *(span.end for span in prompt.spans)][:-1]
-    assert "".join(text for text, _ in prompt.segments()) == prompt and prompt._repr_html_().encode()
+    assert "".join(text for text, _ in prompt.segments()) == prompt.text and prompt._repr_html_().encode()
 
 
 @cache
@@ -156,7 +156,7 @@ def check_ids(prompt):
     own = [text for text in (prompt.span_text(span) for span in prompt.spans if span.label == "special") if text in SPECIAL_TOKENS]
     assert [i for i in ids if i >= 151643] == tokenizer().tokenizer.convert_tokens_to_ids(own)
     assert tokenizer().tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == "".join(unicodedata.normalize("NFC", text) for text, _ in prompt.segments())
-    assert len(ids) == len(offsets) and all(0 <= a <= b <= len(prompt) for a, b in offsets)
+    assert len(ids) == len(offsets) and all(0 <= a <= b <= len(prompt.text) for a, b in offsets)
 
 
 def labelled(prompt, label):

@@ -378,7 +378,7 @@ def failed_sweep(tmp_path):
 def shown_by(name, hostile, looks, tmp_path):
     """HTML of an object of a class, with hostile text wherever it can hold text."""
     if name == "Conversation": return Conversation.from_prompt(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-    if name == "FormattedPrompt": return FormattedPrompt(HOSTILE, (Span(HOSTILE, 0, len(HOSTILE)),), (HOSTILE,), HOSTILE)
+    if name == "FormattedPrompt": return FormattedPrompt(HOSTILE, (Span(HOSTILE, 0, len(HOSTILE)),), (HOSTILE,))
     if name == "EncodingOutput": return hostile
     if name == "TemplateRegistry": return TemplateRegistry(looks)
     if name == "LintReport": return lint(looks)

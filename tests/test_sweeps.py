@@ -36,7 +36,7 @@ class Logging:
     def __getattr__(self, name): return getattr(self.backend, name)
 
     def encode(self, texts, **options):
-        os.write(self.log, json.dumps(texts).encode() + b"\n")
+        os.write(self.log, json.dumps([*map(str, texts)]).encode() + b"\n")
         time.sleep(.003)
         return self.backend.encode(texts, **options)
 

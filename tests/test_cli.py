@@ -1,0 +1,226 @@
+"""The command line has the options of the API, and refuses every bad input with one sentence before anything is loaded."""
+import inspect
+import os
+import subprocess
+import sys
+from importlib import import_module
+
+import llm_dit
+import pytest
+import typer
+from llm_dit import Recipe, ZImagePipeline
+from llm_dit.cli import LEFT_OUT, app
+from PIL import Image
+
+pytestmark = pytest.mark.side_by_side
+
+#: What each command calls, as module, name and the parameters that its own arguments stand for.
+CALLS = {
+    "generate": [
+        ("pipeline", "ZImagePipeline.__call__"),
+        ("pipeline", "ZImagePipeline.from_pretrained"),
+        ("encoder", "ZImageTextEncoder.format"),
+        ("backends", "BackendConfig"),
+    ],
+    "reproduce": [("pipeline", "ZImagePipeline.from_pretrained"), ("backends", "BackendConfig")],
+    "encode": [
+        ("encoder", "ZImageTextEncoder.from_pretrained"),
+        ("encoder", "ZImageTextEncoder.encode"),
+        ("encoder", "ZImageTextEncoder.format"),
+        ("backends", "BackendConfig"),
+    ],
+    "sweep": [
+        ("experiments", "Sweep.run"),
+        ("scale", "RayExecutor"),
+        ("pipeline", "ZImagePipeline.from_pretrained"),
+        ("backends", "BackendConfig"),
+    ],
+    "info": [("memory", "memory_plans")],
+    "bench encode": [("benchmark", "bench_encode")],
+    "bench generate": [("benchmark", "bench_generate")],
+}
+#: Parameters of one function that a command names otherwise.
+NAMED_OTHERWISE = {"info": {"device": "vram", "available": "vram", "text_encoder": "vram"}}
+
+
+def command(name):
+    found = typer.main.get_command(app)
+    for part in name.split():
+        found = found.commands[part]
+    return found
+
+
+def api_parameters(module, name):
+    thing = import_module(f"llm_dit.{module}")
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [each.name for each in inspect.signature(thing).parameters.values() if each.kind not in kinds and each.name != "self"]
+
+
+def run(*arguments, cwd, **environment):
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "TERM": "dumb", **environment}
+    program = [sys.executable, "-c", "from llm_dit.cli import main; main()"]
+    done = subprocess.run([*program, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def main(monkeypatch, capsys, *arguments):
+    """The same in this process."""
+    from llm_dit.cli import main
+    monkeypatch.setattr(sys, "argv", ["llm-dit", *map(str, arguments)])
+    capsys.readouterr()
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code or 0
+    out, err = capsys.readouterr()
+    lines = [line.rpartition("\r")[2] for line in err.split("\n")]
+    return code, out, "\n".join(line for line in lines if "%|" not in line)  # tqdm was imported before bars were switched off
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_parameter_of_the_api_is_an_option(name):
+    """Each is an option or an argument of the command, or is left out for a reason that stands in `LEFT_OUT`."""
+    options = {each.name for each in command(name).params}
+    for module, function in CALLS[name]:
+        wanted = {NAMED_OTHERWISE.get(name, {}).get(each, each) for each in api_parameters(module, function)}
+        missing = wanted - options - LEFT_OUT.keys()
+        assert not missing, f"llm-dit {name}: {function} has {sorted(missing)}; make them options, or say in LEFT_OUT why not"
+
+
+def test_what_is_left_out_is_there_and_has_a_reason():
+    known = {each for calls in CALLS.values() for call in calls for each in api_parameters(*call)}
+    assert LEFT_OUT.keys() <= known and all(LEFT_OUT.values())
+    assert not LEFT_OUT.keys() & {each.name for each in command("generate").params}
+
+
+def test_every_option_has_a_help_text():
+    def leaves(group, path=()):
+        for name, each in group.commands.items():
+            yield from leaves(each, (*path, name)) if hasattr(each, "commands") else [((*path, name), each)]
+    silent = [
+        f"{' '.join(path)} --{each.name}"
+        for path, leaf in leaves(typer.main.get_command(app))
+        for each in leaf.params
+        if each.name != "help" and not getattr(each, "help", None)
+    ]
+    assert not silent
+
+
+def test_help_names_all_five_overflow_modes(tmp_path):
+    code, out, _ = run("encode", "--help", cwd=tmp_path)
+    words = " ".join(out.replace("│", " ").split())
+    assert code == 0 and all(f'"{mode}"' in words for mode in ("warn", "error", "window", "interpolate", "pool"))
+
+
+def test_version(monkeypatch, capsys):
+    assert main(monkeypatch, capsys, "--version") == (0, f"llm-dit {llm_dit.__version__}\n", "")
+
+
+@pytest.mark.parametrize("mode", ["warn", "window", "interpolate", "pool"])
+def test_overflow_modes(monkeypatch, capsys, mode):
+    code, out, err = main(monkeypatch, capsys, "encode", "a red circle " * 30, "--max-length", 40, "--on-overflow", mode)
+    assert code == 0 and "EncodingOutput" in out and ("max_length=40" in err) == (mode == "warn") and ".py" not in err
+
+
+def test_negative_prompt_and_several_outputs(monkeypatch, capsys, tmp_path):
+    names = [tmp_path / name for name in ("circle.png", "star.png")]
+    outputs = [word for name in names for word in ("-o", name)]
+    small = ["--height", 32, "--width", 32, "--num-inference-steps", 1]
+    code, out, err = main(monkeypatch, capsys, "generate", "a red circle", "a blue star", *outputs, *small, "--guidance-scale", 2, "--negative-prompt", "green")
+    assert code == 0, err
+    recipes = [Recipe.from_png(name) for name in names]
+    assert [recipe.negative_prompt for recipe in recipes] == ["green"] * 2
+    assert "a red circle" in recipes[0].text and "a blue star" in recipes[1].text and out.count("picture: ") == 2
+
+
+def test_reproduce_passes_the_hidden_state_on(monkeypatch, capsys, tmp_path):
+    small = dict(height=32, width=32, num_inference_steps=1, progress=False)
+    pipe = ZImagePipeline.from_pretrained("tiny", device="cpu", hidden_layer=-1)
+    pipe("a red circle", hidden_layer=-1, **small).save(tmp_path / "last.png")
+    code, out, err = main(monkeypatch, capsys, "reproduce", tmp_path / "last.png", "-o", tmp_path / "again.png")
+    assert code == 0 and "the same pixels" in out, err
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    Image.new("RGB", (32, 32)).save(folder / "plain.png")
+    (folder / "text.txt").write_text("no image")
+    (folder / "foreign").mkdir()
+    (folder / "foreign/model_index.json").write_text('{"_class_name": "Flux2Pipeline", "transformer": ["diffusers", "Flux2Transformer2DModel"]}')
+    return folder
+
+
+REFUSED = {  # what is typed, and what the sentence must name
+    "unknown option": (["generate", "a cat", "--sed", "3"], "--seed"),
+    "unknown command": (["generat", "a cat"], "generat"),
+    "no number": (["generate", "a cat", "--seed", "x"], "'x'"),
+    "no decimal": (["generate", "a cat", "--guidance-scale", "much"], "'much'"),
+    "half a step": (["generate", "a cat", "--num-inference-steps", "2.5"], "2.5"),
+    "no step": (["generate", "a cat", "--steps", "0"], "num_inference_steps=0"),
+    "no image": (["generate", "a cat", "--num-images", "0"], "num_images=0"),
+    "size": (["generate", "a cat", "--height", "100"], "96"),
+    "negative size": (["generate", "a cat", "--width", "-16"], "width=-16"),
+    "guidance": (["generate", "a cat", "--guidance-scale", "inf"], "guidance_scale=inf"),
+    "strength": (["generate", "a cat", "--strength", "1.5"], "strength=1.5"),
+    "seed": (["generate", "a cat", "--seed", str(2**64)], "seed="),
+    "overflow mode": (["generate", "a cat", "--on-overflow", "warm"], "'interpolate'"),
+    "max length": (["generate", "a cat", "--max-length", "0"], "max_length=0"),
+    "special tokens": (["generate", "a cat", "--special-tokens", "keep"], "'escape'"),
+    "template": (["generate", "a cat", "--template", "bluprint"], "blueprint"),
+    "ending": (["generate", "a cat", "-o", "x.xyz"], "x.xyz"),
+    "no ending": (["generate", "a cat", "-o", "x"], "x"),
+    "outputs": (["generate", "a cat", "-o", "a.png", "-o", "b.png"], "2 times"),
+    "output twice": (["generate", "a cat", "a dog", "-o", "a.png", "-o", "a.png"], "twice"),
+    "LoRA weight": (["generate", "a cat", "--lora", "x.safetensors=strong"], "'strong'"),
+    "LoRA weight NaN": (["generate", "a cat", "--lora", "x.safetensors=nan"], "'nan'"),
+    "LoRA file": (["generate", "a cat", "--lora", "a=b.safetensors=0.5"], "a=b.safetensors"),
+    "start image": (["generate", "a cat", "--image", "text.txt"], "text.txt"),
+    "foreign model": (["generate", "a cat", "--model", "foreign"], "foreign"),
+    "foreign model, text only": (["encode", "a cat", "--model", "foreign"], "foreign"),
+    "recipe": (["reproduce", "plain.png"], "no recipe"),
+    "ray option": (["sweep", "x.yaml", "--store", "s", "--workers", "2"], "--num-workers 2"),
+    "missing argument": (["generate"], "prompt"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_sentence(case, inputs, monkeypatch, capsys):
+    arguments, named = REFUSED[case]
+    monkeypatch.chdir(inputs)
+    code, out, err = main(monkeypatch, capsys, *arguments)
+    assert code == 2 and not out and err.startswith("llm-dit: ") and err.count("\n") == 1 and named.lower() in err.lower(), err
+    assert len(err) > 20 and not list(inputs.glob("*.png"))[1:], "nothing was written"
+
+
+EARLY = [case for case in REFUSED if not case.startswith("foreign")]
+
+
+def test_refused_before_anything_is_loaded(inputs, monkeypatch, capsys):
+    """No weights are read: the classes that load are replaced by ones that fail."""
+    def load(*_, **__): raise AssertionError("a model was loaded")
+    from llm_dit.backends import TransformersBackend
+    monkeypatch.setattr(TransformersBackend, "from_pretrained", load)
+    monkeypatch.chdir(inputs)
+    for case in EARLY:
+        code, _, err = main(monkeypatch, capsys, *REFUSED[case][0])
+        assert code == 2 and "was loaded" not in err, case
+
+
+def test_a_lora_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
+    from llm_dit.cli import _parse_loras
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b.safetensors").touch()
+    (tmp_path / "x=0.5").mkdir()
+    assert _parse_loras(["a=b.safetensors", "a=b.safetensors=0.5", "x=0.5", "x=0.5=2", "someone/lora=.25", "someone/lora"]) == [
+        ("a=b.safetensors", 1.0), ("a=b.safetensors", .5), ("x=0.5", 1.0), ("x=0.5", 2.0), ("someone/lora", .25), ("someone/lora", 1.0)]
+
+
+def test_interrupted(tmp_path):
+    """Ctrl+C ends with one line and exit code 130."""
+    stop = "import llm_dit.cli, os, signal; llm_dit.cli._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); llm_dit.cli.main()"
+    done = subprocess.run([sys.executable, "-c", stop, "encode", "a cat"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "llm-dit: stopped\n"
