@@ -98,10 +98,16 @@ def file_sum(
 
 # %% ../nbs/03g_fingerprints.ipynb #f5ccde55
 def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    "Return the weights of a module by name: without LoRAs and what peft puts around a layer, and with packed ones."
-    packed = {f"{name}.weight": part.packed for name, part in module.named_modules() if hasattr(part, "packed")}
-    weights = {**module.state_dict(keep_vars=True), **packed}
-    return {name.replace(".base_layer.", "."): x for name, x in weights.items() if isinstance(x, torch.Tensor) and "lora_" not in name}
+    "Return the weights of a module by the names of its `state_dict`: without LoRAs and what peft puts around a layer, and with packed ones."
+    found = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        path = f"{path}.".replace(".base_layer.", ".").lstrip(".")
+        if "lora_" in path:
+            continue
+        stored = {name: x for name, x in part._buffers.items() if name not in part._non_persistent_buffers_set}
+        packed = {"weight": part.packed} if "packed" in part._buffers else {}
+        found |= {path + name: x for name, x in {**part._parameters, **stored, **packed}.items() if x is not None}
+    return found
 
 def module_sum(
     weights: dict[str, torch.Tensor], # by name, in memory

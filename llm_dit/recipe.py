@@ -241,7 +241,9 @@ class Recipe:
     def unlike(self,
         made: "Recipe", # of the image that was made again
     ) -> dict[str, tuple[Any, Any]]: # by field: what this one says, and what the other says
-        "Return `diff` without what this recipe does not know, such as the weights in one of format 1."
+        "Return `diff` without what this recipe does not know, such as the weights in one of format 1, and without other names of the same weights."
+        if {"text_encoder", "transformer", "vae"} <= self.weights.keys() and self.weights == made.weights:
+            made = replace(made, model=self.model, revision=self.revision, text_encoder=self.text_encoder)
         own = {each.name for each in fields(self)}
         return {name: pair for name, pair in self.diff(made).items() if pair[0] is not None or name in own or re.fullmatch("LoRA [^ ]+", name)}
 
@@ -283,13 +285,16 @@ class Recipe:
     ) -> "Recipe":
         "Read the recipe that an image carries; `ValueError` if there is none."
         try:
-            opened = image if isinstance(image, Image.Image) else Image.open(image, formats=["PNG", "JPEG", "WEBP", "TIFF"])
-            text = recipe_text(opened)
+            if isinstance(image, Image.Image):
+                text = recipe_text(image)
+            else:
+                with Image.open(image, formats=["PNG", "JPEG", "WEBP", "TIFF"]) as opened:
+                    text = recipe_text(opened)
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
         except Exception: # Pillow raises many kinds at a damaged file
             raise ValueError(f"{image} is not an image that can be read; expected one saved by llm-dit.") from None
-        name = getattr(opened, "filename", "") or "This image"
+        name = getattr(image, "filename", "") or "This image" if isinstance(image, Image.Image) else image
         if text is None:
             raise ValueError(f"{name} carries no recipe; expected an image saved by llm-dit, and not one that a program saved again without its text.")
         try:
