@@ -394,6 +394,12 @@ class TransformersBackend:
         self._wake()
         return weights_fingerprint(self.model)
 
+    @property
+    def unchanged(self) -> bool:
+        "Whether the weights are those of the files that `from_pretrained` read."
+        away = self.model.device.type == "meta"
+        return self._load is not None and (away or _count_changes(self.model) == self._fresh)
+
     def __reduce__(self):
         "Pickled, it is how it was loaded and not its weights: another process reads the same files."
         if self._load is None: raise TypeError("This model was not loaded by from_pretrained, so another process could not load it; load it so.")

@@ -216,14 +216,15 @@ def _encoding_identity(text, hidden_layer, alone, encoder, versions):
     return dict(kind="encoding", text=str(text), spans=spans, special_tokens=getattr(text, "special_tokens", "allow"), hidden_layer=hidden_layer, alone=alone, encoder=encoder, versions=versions)
 
 #: Fields of a recipe that the embedding determines, or that are the same in all sweeps.
-_OF_THE_TEXT = ("text", "input_ids_hash", "hidden_layer", "special_tokens", "spans", "forged", "history", "from_embeddings", "batch_size")
+_OF_THE_TEXT = ("text", "input_ids_hash", "hidden_layer", "special_tokens", "spans", "forged", "history", "from_embeddings", "batch_size",
+    "edited", "embedding_hash", "max_length", "on_overflow", "weights")
 _NO_TEXT = EncodingOutput([torch.zeros(1, 1)], [torch.zeros(1, dtype=torch.int64)], [[""]], [""], [()], -2, [False])
 
 def _picture_identity(encoding_key, pipeline, template, picture, weights):
     "What its recipe will say, but with the key of the embedding for the text, and with fingerprints of the weights."
     recipe = vars(pipeline.recipe_for(_NO_TEXT, template=template, **picture))
     of_picture = {name: value for name, value in recipe.items() if name not in _OF_THE_TEXT}
-    return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | dict(loras=[list(lora) for lora in recipe["loras"]], versions={**recipe["versions"], "llm_dit": __version__}))
+    return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | dict(loras=list(recipe["loras"])))
 
 # %% ../nbs/09b_experiments.ipynb #7aa68b1f
 #: What a picture is made with where a cell does not say it.
@@ -368,9 +369,9 @@ class _Work:
         try:
             encoding = replace(EncodingOutput.load(self.store.path(identity["encoding"], "safetensors")), texts=[text])
             made = self.model(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
-            made = replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=identity["template"], template_hash=identity["template_hash"])])
+            made = replace(made, recipes=[replace(made.recipe, from_embeddings=False, embedding_hash=None, edited=False, template=identity["template"], template_hash=identity["template_hash"])])
         except Exception as e: self.store.put(identity, error=_sentence(e))
-        else: self.store.put(identity, dict(seconds=time.perf_counter() - start), files={"png": made.save})
+        else: self.store.put(identity, dict(seconds=time.perf_counter() - start), files={"png": made.to_bytes()[0]})
         return 1
 
 def _work_elsewhere(model, store, alone, keep, about):

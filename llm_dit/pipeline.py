@@ -12,12 +12,14 @@ from .versions import require
 require("torch", "transformers", "diffusers") # before they are imported
 
 # %% ../nbs/06_pipeline.ipynb #ff417282
+import json
 import logging
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -32,18 +34,21 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, best_device, best_dtype,
-    is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
+from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
+    best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
 from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
-from .recipe import Generation, Recipe, RecipeWarning, hash_ids, hash_image
+from .fingerprints import PartFingerprint
+from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
+    rounding_switches, short_name)
 from .templates import Template
-from .weight_files import check_component, check_loaded, check_weights, read_json
+from .weight_files import check_component, check_loaded, check_weights, read_json, weight_files
 
 # %% ../nbs/06_pipeline.ipynb #bcb72833
 def linear_sigmas(
@@ -208,6 +213,7 @@ class ZImagePipeline:
         self.encoder, self.pipe, self.model_id, self.revision = encoder, pipe, model_id, revision
         self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
         self.device, self._loras, self._cancelled, self._turn, self._loaded_with = pipe._execution_device, {}, Event(), RLock(), None
+        self._fingerprints: dict[str, PartFingerprint] | None = None
         with undone_on_error(pipe):
             if attention_backend is not None: _set_attention(pipe.transformer, attention_backend)
             if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
@@ -238,14 +244,17 @@ class ZImagePipeline:
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
+        reading = {part: PartFingerprint(_part_files(path, part, config)) for part in ("transformer", "vae") if part in parts}
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
         if not transformer_given: transformer = _load_part("transformer", path, config, dtype, **quantization_options(config.quantization, device, dtype, diffusers))
         if vae is None: vae = _load_part("vae", path, config, dtype)
         pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options())
+        fingerprints = _watched(pipe, encoder, reading, streamed=plan.memory == "low" and device.type == "cpu")
         _place(pipe, plan, device)
         made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer_given else config.quantization)
+        made._fingerprints = fingerprints
         made._loaded_with = dict(model=model, text_encoder=text_encoder, **given, memory=memory, compile=compile, attention_backend=attention_backend, cache_threshold=cache_threshold, config=config)
         return made
 
@@ -306,14 +315,17 @@ class ZImagePipeline:
             clock.lap("encode")
             wanted = [(i, seeds[i] + j) for i in range(count) for j in range(num_images)]
             batches = _batches(wanted, encoding, 1 if image else batch_size)
+            said = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt, image=image, strength=strength)
+            together = {k: len(batch) for batch in batches for k in batch}
+            made_of = dict(from_embeddings=True) if isinstance(prompt, EncodingOutput) else {}
+            recipes = [self._recipe(encoding[i], template=templates[i], seed=s, batch_size=together[k], **made_of, **said) for k, (i, s) in enumerate(wanted)]
             steps = _steps(num_inference_steps, strength if image else 1)
             bar = tqdm(total=len(batches) * steps, desc="denoising", unit="step", leave=False, disable=not progress)
             start = dict(image=image, strength=strength) if image else {}
             images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar, steps), **start, height=height, width=width,
                 guidance_scale=guidance_scale, sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
-        said = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt, image=image, strength=strength)
-        together = {k: len(batch) for batch in batches for k in batch}
-        recipes = [replace(self.recipe_for(encoding[i], template=templates[i], seed=s, **said), batch_size=together[k], from_embeddings=isinstance(prompt, EncodingOutput)) for k, (i, s) in enumerate(wanted) if k in images]
+        weights = self.weights
+        recipes = [replace(recipe, weights=weights) for k, recipe in enumerate(recipes) if k in images]
         generation = Generation([images[k] for k in sorted(images)], recipes, encoding, clock.laps) if images else None
         if stopped: raise GenerationInterrupted(generation)
         return generation
@@ -331,48 +343,101 @@ class ZImagePipeline:
         image: Image.Image | None = None, # a picture to start from
         strength: float = 0.6, # how much of that picture is replaced
     ) -> Recipe:
-        "What a picture would be made with, without making it; `ValueError` where it cannot have this size."
+        "Return what an image would be made with, without making it; `ValueError` if it cannot have this size, or the recipe could not be read again."
         height, width = self._size(height, width, image, strength)
-        text, transformer, backend = encoding.texts[0], self.pipe.transformer, self.encoder.backend
-        other = dict(text_encoder=(backend.model_id, self.model_id), text_encoder_dtype=(_name(backend.dtype), _name(transformer.dtype)), text_encoder_device=(backend.device.type, self.device.type))
-        template = template if template is None else self.encoder.find_template(template)
-        return Recipe(text=str(text), input_ids_hash=hash_ids(encoding.input_ids[0]), seed=seed, height=height, width=width, model=self.model_id, revision=self.revision,
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt if guidance_scale > 0 else None,
-            **(dict(image_hash=hash_image(image), strength=strength) if image else {}), **(dict(template=template.name, template_hash=template.hash) if template else {}),
-            shift=self.pipe.scheduler.config.shift, hidden_layer=encoding.hidden_layer, device=self.device.type, dtype=_name(transformer.dtype),
-            **{name: own for name, (own, usual) in other.items() if own != usual},
-            quantization=self.quantization, vae_tiling=_tiles(self.pipe.vae, height, width), attention_backend=self.attention_backend, compile=self.compile, cache_threshold=self.cache_threshold,
-            loras=tuple((lora.source, lora.weight) for lora in self._loras.values()), special_tokens=getattr(text, "special_tokens", "allow"),
-            spans=tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
-            forged=getattr(text, "forged", ()), history=encoding.history)
+        recipe = self._recipe(
+            encoding, template=template, seed=seed, height=height, width=width, num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale, negative_prompt=negative_prompt, image=image, strength=strength,
+        )
+        return replace(recipe, weights=self.weights)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        "Fingerprints of the text encoder, the transformer without LoRAs, and the VAE, by name (see `fingerprints`)."
+        if self._fingerprints is None:
+            self._fingerprints = _watched(self.pipe, self.encoder, {}, streamed=False)
+        return {part: fingerprint.value() for part, fingerprint in self._fingerprints.items()}
+
+    def _recipe(self, encoding, *, template, image, strength, guidance_scale, negative_prompt, **said):
+        "Return the recipe of an image without the fingerprints of the weights, checked."
+        template = self.encoder.find_template(template) if template is not None else None
+        start = {"image_hash": hash_image(image), "strength": strength} if image else {}
+        named = {"template": template.name, "template_hash": template.hash} if template else {}
+        guided = negative_prompt if guidance_scale > 0 else None
+        recipe = Recipe(
+            **_of_encoding(encoding, self.encoder, said.get("from_embeddings", False)), **self._of_parts(said["height"], said["width"]),
+            **start, **named, guidance_scale=guidance_scale, negative_prompt=guided, **said,
+        )
+        return recipe.validate()
+
+    def _of_parts(self, height, width):
+        "What a recipe says of the loaded model and of this machine."
+        transformer, vae, backend = self.pipe.transformer, self.pipe.vae, self.encoder.backend
+        usual = {
+            "text_encoder": (short_name(backend.model_id), short_name(self.model_id)), "text_encoder_dtype": (_name(backend.dtype), _name(transformer.dtype)),
+            "text_encoder_device": (backend.device.type, self.device.type), "vae_dtype": (_name(vae.dtype), _name(transformer.dtype)),
+        }
+        used = {"peft": self._loras, "cache-dit": self.cache_threshold is not None, **{name: self.quantization for name in ("torchao", "bitsandbytes")}}
+        return {
+            **{name: own for name, (own, other) in usual.items() if own != other}, "model": short_name(self.model_id), "revision": self.revision,
+            "shift": float(self.pipe.scheduler.config.get("shift", 1.0)), "scheduler": _scheduler_record(self.pipe.scheduler),
+            "device": self.device.type, "dtype": _name(transformer.dtype), "quantization": self.quantization or _quantization_of(transformer),
+            "vae_tiling": _tiles(vae, height, width), "attention_backend": self.attention_backend, "compile": self.compile,
+            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches(),
+            "versions": installed_versions(*(name for name, needed in used.items() if needed)),
+        }
 
     def cancel(self) -> None:
         "Stop the running call after its present step, from another thread: it ends in a `GenerationInterrupted`."
         self._cancelled.set()
 
     def reproduce(self,
-        recipe: Recipe | str | Path | Image.Image, # a recipe, or a PNG that carries one
+        recipe: Recipe | str | Path | Image.Image, # a recipe, or an image that carries one
         *,
-        image: Image.Image | None = None, # the picture it started from, if it started from one
-        **options: Any, # `progress`, `callback_on_step_end`
+        image: Image.Image | None = None, # the image it started from, if it started from one
+        encoding: EncodingOutput | None = None, # what conditioned it, if that was edited
+        **options: Any, # `progress`, `callback_on_step_end`, `latents` if it started from the caller's noise
     ) -> Generation:
-        "Make the picture of a recipe again: the same pixels on the same machine with the same versions. `RecipeWarning` where something is not as the recipe names it."
-        if not isinstance(recipe, Recipe): recipe = Recipe.from_png(recipe)
-        if recipe.from_embeddings:
-            raise ValueError("This picture was made from embeddings, which its recipe does not hold; load them with EncodingOutput.load and call the pipeline.")
-        if (found := hash_image(image) if image else None) != recipe.image_hash:
-            raise ValueError(f"The recipe {'starts from a picture with the fingerprint ' + recipe.image_hash if recipe.image_hash else 'starts from noise alone'}, and {'the one given has ' + found if found else 'none was given'}; "
-                             f"{'give that picture as image=' if recipe.image_hash else 'leave image out'}.")
-        encoding = self.encoder.backend.encode([recipe.formatted()], hidden_layer=recipe.hidden_layer)
-        found = hash_ids(encoding.input_ids[0])
-        if found != recipe.input_ids_hash:
-            raise ValueError(f"The recipe's text gives other token ids here ({found}, recorded {recipe.input_ids_hash}); load the model {recipe.model} that it was made with.")
-        same = {name: getattr(recipe, name) for name in ("seed", "height", "width", "num_inference_steps", "guidance_scale", "hidden_layer")}
-        made = self(encoding, negative_prompt=recipe.negative_prompt or "", image=image, **(dict(strength=recipe.strength) if image else {}), **same, **options)
-        made = replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=recipe.template, template_hash=recipe.template_hash)])
-        if differs := recipe.diff(made.recipe):
-            warnings.warn("The picture was made again with " + ", ".join(f"{name} {now!r} instead of {then!r}" for name, (then, now) in differs.items()) + "; its pixels may differ.", RecipeWarning, stacklevel=2)
+        """Make the image of a recipe again: the same pixels on the same machine with the same versions.
+
+        Warns with a `RecipeWarning` if anything is not as the recipe names it: weights, scheduler, LoRAs, versions …
+        `ValueError` if an input that the recipe does not hold is missing or another one, or its text gives other tokens.
+        """
+        if not isinstance(recipe, Recipe):
+            recipe = Recipe.from_image(recipe)
+        _check_inputs(recipe, image, options)
+        conditioning = self._conditioning(recipe, encoding)
+        made = self(
+            conditioning, image=image, **({"strength": recipe.strength} if image else {}), negative_prompt=recipe.negative_prompt or "",
+            **{name: getattr(recipe, name) for name in _SAID_IN_CALL}, **_unusual(recipe), **options,
+        )
+        kept = {name: getattr(recipe, name) for name in ("from_embeddings", "template", "template_hash", "max_length", "on_overflow")}
+        if not recipe.from_embeddings or recipe.embedding_hash is None:
+            kept |= {"embedding_hash": recipe.embedding_hash, "edited": recipe.edited}
+        made = replace(made, recipes=[replace(made.recipe, **kept)])
+        if differs := recipe.unlike(made.recipe):
+            what = ", ".join(f"{name} {now!r} instead of {then!r}" for name, (then, now) in differs.items())
+            warnings.warn(f"The image was made again with {what}; its pixels may differ.", RecipeWarning, stacklevel=2)
         return made
+
+    def _conditioning(self, recipe, encoding):
+        "Return what conditions the image of a recipe; `ValueError` if that is not to be had."
+        if encoding is not None:
+            _check_encoding(recipe, encoding)
+            return encoding
+        if recipe.edited:
+            done = f" ({', '.join(recipe.history)})" if recipe.history else ""
+            raise ValueError(f"This image was made from an edited embedding{done}, which its recipe does not hold; "
+                             "give it as encoding=, for example EncodingOutput.load(file).")
+        backend = self.encoder.backend
+        limits = {name: getattr(recipe, name) for name in ("max_length", "on_overflow")}
+        own = {"max_length": backend.max_length, "on_overflow": _overflow_mode(backend)}
+        if limits != own and isinstance(backend, TransformersBackend):
+            backend = backend.replace(**limits)
+        encoding = backend.encode([recipe.formatted()], hidden_layer=recipe.hidden_layer)
+        if (found := hash_ids(encoding.input_ids[0])) != recipe.input_ids_hash:
+            raise ValueError(f"The recipe's text gives other token ids here ({found}, recorded {recipe.input_ids_hash}); load the model {recipe.model} that it was made with.")
+        return encoding
 
     def load_lora(self,
         source: str | Path, # a safetensors file, a folder, or a Hub id (`owner/name`, `owner/name/file.safetensors`)
@@ -516,6 +581,108 @@ class ZImagePipeline:
             if name := non_finite_tensor(getattr(self.pipe, part)):
                 raise NonFiniteError(f"The picture has NaN or infinite numbers, since {name} of the {part} has; its file is damaged, or it was changed: load the model again.")
         warnings.warn(f"A picture has NaN or infinite numbers, which are shown black, and no weight in memory has: they grew beyond {_name(self.pipe.transformer.dtype)}; load the model in bfloat16 or float32.", RuntimeWarning, stacklevel=5)
+
+_SAID_IN_CALL = ("seed", "height", "width", "num_inference_steps", "guidance_scale", "hidden_layer")
+
+def _unusual(recipe):
+    "Arguments of a call that a recipe names if they are not the usual ones."
+    usual = {"cfg_normalization": False, "cfg_truncation": 1.0, "sigmas": ()}
+    return {name: getattr(recipe, name) for name, value in usual.items() if getattr(recipe, name) != value}
+
+def _check_inputs(recipe, image, options):
+    "`ValueError` if an input that a recipe names is missing or another one, or an option is one that the recipe says."
+    told = [name for name in options if name in {each.name for each in fields(Recipe)} | {"prompt", "template", "num_images"}]
+    if told:
+        raise ValueError(f"reproduce takes {told[0]} from the recipe; change it there with dataclasses.replace(recipe, {told[0]}=…), or call the pipeline.")
+    given = {"image": (image, hash_image, recipe.image_hash), "latents": (options.get("latents"), hash_tensor, recipe.latents_hash)}
+    for name, (value, fingerprint, wanted) in given.items():
+        found = None if value is None else fingerprint(value)
+        if found == wanted:
+            continue
+        starts = f"starts from {name} with the fingerprint {wanted}" if wanted else f"has no {name} to start from"
+        ending = f"those given have {found}" if found else "none were given"
+        raise ValueError(f"The recipe {starts}, and {ending}; {f'give them as {name}=' if wanted else f'leave {name} out'}.")
+
+def _check_encoding(recipe, encoding):
+    "`ValueError` if an encoding is not the one that an image was made from."
+    if len(encoding) != 1:
+        raise ValueError(f"encoding= holds {len(encoding)} prompts, and a recipe has one; choose it, as in encoding[0].")
+    if not recipe.from_embeddings:
+        raise ValueError("This image was made from its text, which the recipe holds; leave encoding out.")
+    if recipe.embedding_hash is None:
+        warnings.warn("The recipe has no fingerprint of the embedding that its image was made from, so the one given may be another.", RecipeWarning, stacklevel=4)
+    elif (found := _fingerprint(encoding)) != recipe.embedding_hash:
+        raise ValueError(f"The encoding has the fingerprint {found}, and the image was made from {recipe.embedding_hash}; give the one that was edited in the same way.")
+
+def _fingerprint(encoding):
+    return encoding.fingerprint() if hasattr(encoding, "fingerprint") else hash_tensor(encoding.embedding)
+
+def _is_edited(encoding):
+    plain = ("window(", "pool(", "interpolate(", "quantization(", "incremental")
+    return getattr(encoding, "edited", any(not done.startswith(plain) for done in encoding.history))
+
+def _overflow_mode(backend):
+    "What a text encoder does with a prompt that is too long."
+    return getattr(getattr(backend, "config", None), "on_overflow", "warn")
+
+def _of_encoding(encoding, encoder, from_embeddings):
+    "What a recipe says of the text, and of the embedding if the caller made it."
+    text, backend = encoding.texts[0], encoder.backend
+    shortened = encoding.truncated[0] or any(done.startswith(("window(", "pool(", "interpolate(")) for done in encoding.history)
+    limit = {"max_length": backend.max_length} if shortened or len(encoding.embeddings[0]) > 512 else {}
+    mode = {"on_overflow": _overflow_mode(backend)} if shortened else {}
+    own = {"embedding_hash": _fingerprint(encoding), "edited": _is_edited(encoding)} if from_embeddings else {}
+    return {
+        "text": str(text), "input_ids_hash": hash_ids(encoding.input_ids[0]), "hidden_layer": encoding.hidden_layer,
+        "special_tokens": getattr(text, "special_tokens", "allow"), "forged": getattr(text, "forged", ()),
+        "spans": tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
+        "history": encoding.history, "formatter": encoder.formatter, **limit, **mode, **own,
+    }
+
+def _scheduler_record(scheduler):
+    "What a recipe says of a scheduler: its class and its configuration."
+    said = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+    return json.loads(json.dumps({"class": type(scheduler).__name__, **said}, default=str))
+
+def _lora_records(loras):
+    "What a recipe says of the loaded LoRAs."
+    return tuple(lora.record() for lora in loras.values())
+
+def _quantization_of(transformer):
+    "How a transformer that the caller loaded is quantised; None if it is not."
+    kinds = Counter(kind.name for x in transformer.parameters() if (kind := getattr(x, "quant_type", None)) is not None and hasattr(kind, "name"))
+    if kinds:
+        return f"gguf-{kinds.most_common(1)[0][0]}"
+    method = getattr(getattr(transformer.config, "quantization_config", None), "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))
+
+def _part_files(path, part, config):
+    "Files of a part's weights on this machine; none if they are not here yet."
+    folder = Path(path, part) if Path(path).is_dir() else None
+    if folder is None:
+        found = try_to_load_from_cache(path, f"{part}/config.json", cache_dir=config.cache_dir, revision=config.revision)
+        folder = Path(found).parent if isinstance(found, str) else None
+    return weight_files(folder) if folder and folder.is_dir() else []
+
+def _encoder_files(backend):
+    "Files of a text encoder's weights; none if it was not loaded from files, or changed since."
+    if not isinstance(backend, TransformersBackend) or not backend.unchanged:
+        return []
+    path = Path(resolve_model(backend.model_id))
+    if path.is_file():
+        return [path]
+    parts = component_subfolders(str(path), **backend.config.hub_options())[1] if path.is_dir() else "text_encoder"
+    return _part_files(str(path), parts, backend.config)
+
+def _watched(pipe, encoder, reading, streamed):
+    "Fingerprints of the parts of a pipeline that follow their changes, by part."
+    backend, found = encoder.backend, {}
+    if isinstance(getattr(backend, "model", None), torch.nn.Module):
+        found["text_encoder"] = PartFingerprint(_encoder_files(backend)).watch(lambda: backend.model)
+    for part in ("transformer", "vae"):
+        fingerprint = reading.get(part) or PartFingerprint()
+        found[part] = fingerprint.watch(lambda part=part: getattr(pipe, part), fixed=streamed and part == "transformer")
+    return found
 
 def _adapters(transformer):
     "Return the adapters that are on a transformer, by peft's names."
