@@ -10,6 +10,7 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "conversation": ("Role", "Message", "Conversation"),
+        "values": ("ImageConversionWarning",),
         "formatter": ("Qwen3Formatter", "FormattedPrompt", "Span", "SpecialTokenError", "SpecialTokenWarning", "format_prompt"),
         "templates": ("Template", "TemplateError", "TemplateRegistry", "UnknownTemplateError", "load_template"),
         "encoding": ("EncodingOutput", "TruncationWarning", "align_tokens", "concatenate"),
@@ -24,7 +25,7 @@ _MODULE_OF = {
         "recipe": ("Generation", "Recipe", "RecipeWarning"),
         "plots": ("contact_sheet", "difference_heatmap", "dimension_heatmap", "layer_heatmap", "norm_profile", "pca_scatter", "similarity_heatmap", "token_heatmap", "xy_grid"),
         "store": ("Store", "StoreFullError", "StoreWarning"),
-        "experiments": ("Results", "Sweep"),
+        "experiments": ("Results", "Sweep", "SweepInterrupted"),
         "widgets": ("CompareSlider", "LayerExplorer", "TemplateBrowser", "TokenStrip"),
         "playground": ("Playground",),
     }.items()
