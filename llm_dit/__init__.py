@@ -10,6 +10,7 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "conversation": ("Role", "Message", "Conversation"),
+        "values": ("ImageConversionWarning",),
         "formatter": ("Qwen3Formatter", "FormattedPrompt", "Span", "SpecialTokenError", "SpecialTokenWarning", "format_prompt"),
         "templates": ("Template", "TemplateError", "TemplateRegistry", "UnknownTemplateError", "load_template"),
         "encoding": ("EncodingOutput", "TruncationWarning", "align_tokens", "concatenate"),

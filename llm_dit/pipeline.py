@@ -31,7 +31,8 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from huggingface_hub import try_to_load_from_cache
 from PIL import Image
@@ -41,6 +42,7 @@ from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptToo
     best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
+from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
 from .fingerprints import PartFingerprint
 from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
@@ -144,14 +146,33 @@ def _place(pipe, plan, device):
         pipe.streamed = TemporaryDirectory(prefix="llm_dit_") if device.type == "cpu" else None # goes when the pipeline goes
         pipe.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda", exclude_modules=["vae"], offload_to_disk_path=pipe.streamed.name if pipe.streamed else None)
 
+def _check_options(attention_backend, cache_threshold, compile):
+    "Check what can be told before anything is loaded or changed; a `ValueError` names what is wrong."
+    names = sorted(backend.value for backend in AttentionBackendName)
+    if attention_backend is not None and (not isinstance(attention_backend, str) or attention_backend.lower() not in names):
+        raise ValueError(f"attention_backend={attention_backend!r} is not known; expected None or one of {', '.join(names)}.")
+    if not isinstance(compile, (bool, np.bool_)):
+        raise ValueError(f"compile={compile!r}: expected True or False.")
+    if cache_threshold is None:
+        return
+    real = isinstance(cache_threshold, (int, float, np.number)) and not isinstance(cache_threshold, bool)
+    if not real or not isfinite(cache_threshold) or cache_threshold < 0:
+        raise ValueError(f"cache_threshold={cache_threshold!r}: expected a number from 0 up, or None for no cache.")
+    if not find_spec("cache_dit"):
+        raise ValueError("cache_threshold needs cache-dit; install it with pip install 'llm-dit[cache]'.")
+
 def _set_attention(transformer, name):
-    "Choose the attention of the transformer."
-    try: transformer.set_attention_backend(name)
-    except (ValueError, RuntimeError, ImportError) as e: raise ValueError(f"attention_backend={name!r} cannot be used here: {e}") from None
+    "Choose the attention of this transformer; diffusers' global default, which other pipelines use, is left alone."
+    usual = _AttentionBackendRegistry.get_active_backend()[0]
+    try:
+        transformer.set_attention_backend(name)
+    except (ValueError, RuntimeError, ImportError) as e:
+        raise ValueError(f"attention_backend={name!r} cannot be used here: {e}") from None
+    finally:
+        _AttentionBackendRegistry.set_active_backend(usual)
 
 def _cache_blocks(transformer, threshold):
     "Let cache-dit skip blocks."
-    if not find_spec("cache_dit"): raise ValueError("cache_threshold needs cache-dit; install it with pip install 'llm-dit[cache]'.")
     import cache_dit
     for handler in logging.getLogger("CACHE_DIT").handlers: handler.setLevel(logging.ERROR)
     cache_dit.enable_cache(transformer, cache_config=cache_dit.DBCacheConfig(Fn_compute_blocks=1, Bn_compute_blocks=0, max_warmup_steps=2, residual_diff_threshold=threshold))
@@ -160,18 +181,6 @@ def _forget_blocks(transformer, steps):
     "Begin a picture with nothing kept of the one before."
     import cache_dit
     cache_dit.refresh_context(transformer, num_inference_steps=steps)
-
-def _check_lora(source, transformer):
-    "`ValueError` where a LoRA was made for another model: each of its matrices must fit a layer of the transformer."
-    try: tensors = diffusers.ZImagePipeline.lora_state_dict(str(source), use_safetensors=True)
-    except Exception as e: raise ValueError(f"{source} cannot be read as a LoRA ({str(e).splitlines()[0]}); expected a safetensors file with lora_A and lora_B matrices.") from e # diffusers raises many kinds here
-    layers = dict(transformer.named_modules())
-    for name, tensor in tensors.items():
-        path, _, kind = name.removeprefix("transformer.").partition(".lora_")
-        layer, side = layers.get(path), dict(A=("in_features", 1), B=("out_features", 0)).get(kind[:1])
-        if layer is None or side is None: raise ValueError(f"{source} is no LoRA for this transformer: it has no layer {path!r}.")
-        has, wants = tensor.shape[side[1]], getattr(layer, side[0], None)
-        if has != wants: raise ValueError(f"{source} is no LoRA for this transformer: its matrix for {path} is made for {side[0]}={has}, and the layer has {wants}.")
 
 # %% ../nbs/06_pipeline.ipynb #90027b5f
 class GenerationInterrupted(KeyboardInterrupt):
@@ -196,6 +205,7 @@ class ZImagePipeline:
         cache_threshold: float | None = None, # let cache-dit skip blocks of the transformer where a step changes less than this share; None is off
         quantization: str | None = None, # how the transformer was quantised, for the recipe
     ):
+        _check_options(attention_backend, cache_threshold, compile)
         wanted = pipe.transformer.config.cap_feat_dim
         if encoder.backend.embedding_dim != wanted:
             raise ValueError(f"The text encoder {encoder.backend.model_id} has hidden states of {encoder.backend.embedding_dim} numbers, but this transformer "
@@ -204,9 +214,10 @@ class ZImagePipeline:
         self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
         self.device, self._loras, self._cancelled, self._turn, self._loaded_with = pipe._execution_device, {}, Event(), RLock(), None
         self._fingerprints: dict[str, PartFingerprint] | None = None
-        if attention_backend: _set_attention(pipe.transformer, attention_backend)
-        if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
-        if compile: pipe.transformer.compile_repeated_blocks()
+        with undone_on_error(pipe):
+            if attention_backend is not None: _set_attention(pipe.transformer, attention_backend)
+            if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
+            if compile: pipe.transformer.compile_repeated_blocks()
 
     @classmethod
     def from_pretrained(cls,
@@ -224,6 +235,7 @@ class ZImagePipeline:
     ) -> "ZImagePipeline":
         "Load a whole model: text encoder by this package, transformer, VAE and scheduler by diffusers."
         config = (config or BackendConfig()).with_options(**options)
+        _check_options(attention_backend, cache_threshold, compile)
         parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
         path, device = _with_transformer(model, parts), best_device(config.device)
         dtype = best_dtype(config.dtype, device)
@@ -249,11 +261,11 @@ class ZImagePipeline:
     def __reduce__(self):
         "Pickled, it is how it was loaded and not its weights: another process reads the same files."
         if self._loaded_with is None: raise TypeError("This pipeline was put together from parts, so another process could not load it; use from_pretrained.")
-        return _load_again, (self._loaded_with, [(source, weight, name) for name, (source, weight) in self._loras.items()])
+        return _load_again, (self._loaded_with, list(self._loras.values()))
 
     def __repr__(self) -> str:
         config = self.pipe.transformer.config
-        extras = [f"memory={self.plan.memory!r}"] * bool(self.plan and self.plan.memory != "fast") + ["compiled"] * self.compile + [f"cache_threshold={self.cache_threshold}"] * (self.cache_threshold is not None) + [f"{weight:g} × LoRA {name}" for name, (_, weight) in self._loras.items()]
+        extras = [f"memory={self.plan.memory!r}"] * bool(self.plan and self.plan.memory != "fast") + ["compiled"] * self.compile + [f"cache_threshold={self.cache_threshold}"] * (self.cache_threshold is not None) + [f"{weight:g} × LoRA {name}" for name, weight in self.loras.items()]
         return (f"ZImagePipeline({self.model_id}, {config.n_layers} layers × {config.dim}, {_name(self.pipe.transformer.dtype)}, "
                 f"{self.device}, {self.attention_backend} attention{''.join(f', {extra}' for extra in extras)})\n  {self.encoder!r}")
 
@@ -265,7 +277,7 @@ class ZImagePipeline:
     @property
     def attention_backend(self) -> str:
         "The attention that the transformer runs, as diffusers names it."
-        return AttentionBackendName(next(module.processor._attention_backend or "native" for module in self.pipe.transformer.modules() if hasattr(module, "processor"))).value
+        return AttentionBackendName(next(module.processor._attention_backend or _AttentionBackendRegistry.get_active_backend()[0] for module in self.pipe.transformer.modules() if hasattr(module, "processor"))).value
 
     def __call__(self,
         prompt: Prompt | Sequence[Prompt] | EncodingOutput, # one prompt, several, or embeddings made before
@@ -428,20 +440,28 @@ class ZImagePipeline:
         return encoding
 
     def load_lora(self,
-        source: str | Path, # a safetensors file, a folder, or a Hub id
-        weight: float = 1.0, # how strongly it acts
+        source: str | Path, # a safetensors file, a folder, or a Hub id (`owner/name`, `owner/name/file.safetensors`)
+        weight: float = 1.0, # how strongly it acts; 0 and negative numbers are allowed
         name: str | None = None, # to unload it by; the file's name if not given
     ) -> ExitStack: # in a `with` statement it is unloaded at the end; otherwise it stays
-        "Put a LoRA on the transformer, beside those that are there. The text encoder has none."
-        name = (name or Path(source).stem).replace(".", "_")
-        if not find_spec("peft"): raise ValueError("A LoRA needs peft; install it with pip install 'llm-dit[lora]'.")
-        if getattr(self.pipe, "streamed", None): raise ValueError("A LoRA cannot be put on weights that are streamed from the disk; load the model with memory='balanced' or 'fast'.")
-        if Path(source).suffix and not Path(source).exists(): raise ValueError(f"There is no file {source}; expected a safetensors file, a folder, or a Hub id.")
-        if name in self._loras: raise ValueError(f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name.")
-        _check_lora(source, self.pipe.transformer)
-        self.pipe.load_lora_weights(str(source), adapter_name=name, use_safetensors=True)
-        self._loras[name] = str(source), weight
-        self._set_loras()
+        """Put a LoRA or LoKr on the transformer, beside those that are there.
+
+        The spellings of diffusers, peft, ComfyUI, kohya, LyCORIS and ai-toolkit are read. A `ValueError` says why a file cannot be used, before anything is changed;
+        whatever ends the call early leaves the pipeline as it was. Tensors for a text encoder are left out with a warning.
+        """
+        with self._turn:
+            name, weight = self._new_lora(source, weight, name)
+            file = find_lora(source, **(self._loaded_with or {}).get("config", BackendConfig()).hub_options() | {"revision": None})
+            read = read_lora(file, self.pipe.transformer, str(source))
+            self._check_placement(read.type)
+            again = str(file.resolve()) if Path(source).expanduser().exists() else str(source)
+            lora = LoadedLora(name, again, weight, read.type, lora_hash(file), adapter_name(name, _adapters(self.pipe.transformer)))
+            with undone_on_error(self, self.pipe):
+                put_lora(self.pipe, read, lora.adapter)
+                self._loras[name] = lora
+                self._set_loras()
+        if read.left_out:
+            warnings.warn(f"{source} also holds {len(read.left_out)} tensors for a text encoder, such as {read.left_out[0]}; they are left out, since the text encoder takes no LoRA here.", UserWarning, stacklevel=2)
         stack = ExitStack()
         stack.callback(self.unload_lora, name)
         return stack
@@ -450,19 +470,59 @@ class ZImagePipeline:
         name: str | None = None, # None unloads all
     ) -> None:
         "Take a LoRA off again; the transformer is then as it was before."
-        if name is not None and name not in self._loras: raise ValueError(f"There is no LoRA named {name!r}; loaded: {', '.join(self._loras) or 'none'}.")
-        for each in [name] if name is not None else list(self._loras):
-            self.pipe.delete_adapters(each)
-            del self._loras[each]
-        if self._loras: self._set_loras()
-        else: self.pipe.unload_lora_weights()
+        with self._turn:
+            self._known_lora(name)
+            gone = [name] if name is not None else list(self._loras)
+            with undone_on_error(self, self.pipe):
+                adapters = [self._loras.pop(each).adapter for each in gone]
+                if self._loras:
+                    self.pipe.delete_adapters(adapters)
+                    self._set_loras()
+                elif adapters:
+                    self.pipe.unload_lora_weights()
+
+    def set_lora_weight(self,
+        name: str, # of a loaded LoRA
+        weight: float, # how strongly it acts from now on
+    ) -> None:
+        "Change how strongly a loaded LoRA acts."
+        with self._turn:
+            self._known_lora(name)
+            weight = lora_weight(weight)
+            with undone_on_error(self, self.pipe):
+                self._loras[name] = replace(self._loras[name], weight=weight)
+                self._set_loras()
 
     @property
     def loras(self) -> dict[str, float]:
         "Loaded LoRAs and their weights."
-        return {name: weight for name, (_, weight) in self._loras.items()}
+        return {name: lora.weight for name, lora in self._loras.items()}
 
-    def _set_loras(self): self.pipe.set_adapters(list(self._loras), list(self.loras.values()))
+    def _new_lora(self, source, weight, name):
+        "Return the name and the weight of a LoRA that is to be loaded; `ValueError` if it cannot be."
+        weight, name = lora_weight(weight), lora_name(source, name)
+        if not find_spec("peft"): raise ValueError("A LoRA needs peft; install it with pip install 'llm-dit[lora]'.")
+        if name in self._loras: raise ValueError(f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name.")
+        own = {lora.adapter for lora in self._loras.values()}
+        if other := sorted(set(_adapters(self.pipe.transformer)) - own):
+            raise ValueError(f"The transformer has the adapter {other[0]!r}, which was not loaded by load_lora, so that no recipe could name it; unload it, and load it with load_lora.")
+        return name, weight
+
+    def _known_lora(self, name):
+        "Raise a `ValueError` if there is no LoRA of that name."
+        if name is not None and name not in self._loras:
+            raise ValueError(f"There is no LoRA named {name!r}; loaded: {', '.join(self._loras) or 'none'}.")
+
+    def _check_placement(self, kind):
+        "Raise a `ValueError` if weights are streamed in a way that no LoRA of this kind can be put on."
+        if getattr(self.pipe, "streamed", None):
+            raise ValueError("A LoRA cannot be put on weights that are streamed from the disk; load the model with memory='balanced' or 'fast'.")
+        if kind == "lokr" and _is_group_offload_enabled(self.pipe.transformer):
+            raise ValueError("A LoKr cannot be put on weights that are streamed; load the model with memory='balanced' or 'fast'.")
+
+    def _set_loras(self):
+        "Let each LoRA act by its weight."
+        self.pipe.set_adapters([lora.adapter for lora in self._loras.values()], list(self.loras.values()))
 
     def _size(self, height, width, image, strength):
         "The size of the picture; `ValueError` where it cannot be made."
@@ -586,7 +646,7 @@ def _scheduler_record(scheduler):
 
 def _lora_records(loras):
     "What a recipe says of the loaded LoRAs."
-    return tuple(lora.record() if hasattr(lora, "record") else (str(lora[0]), lora[1]) for lora in loras.values())
+    return tuple(lora.record() for lora in loras.values())
 
 def _quantization_of(transformer):
     "How a transformer that the caller loaded is quantised; None if it is not."
@@ -624,12 +684,19 @@ def _watched(pipe, encoder, reading, streamed):
         found[part] = fingerprint.watch(lambda part=part: getattr(pipe, part), fixed=streamed and part == "transformer")
     return found
 
+def _adapters(transformer):
+    "Return the adapters that are on a transformer, by peft's names."
+    return list(getattr(transformer, "peft_config", None) or {})
+
 def _name(dtype): return str(dtype).removeprefix("torch.")
 
 def _load_again(arguments, loras):
     "What another process does with a pickled pipeline."
     pipeline = ZImagePipeline.from_pretrained(**arguments)
-    for lora in loras: pipeline.load_lora(*lora)
+    for lora in loras:
+        pipeline.load_lora(lora.source, lora.weight, lora.name)
+        if (found := pipeline._loras[lora.name].hash) != lora.hash:
+            raise ValueError(f"{lora.source} is not the LoRA that was loaded before (its fingerprint is {found}, and was {lora.hash}); load it again.")
     return pipeline
 
 def _tiles(vae, height, width):
