@@ -9,6 +9,7 @@ __all__ = ['tensor_digest', 'cache_folder', 'file_sum', 'module_sum', 'module_co
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from inspect import signature
@@ -102,7 +103,7 @@ def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     found = {}
     for path, part in module.named_modules(remove_duplicate=False):
         path = f"{path}.".replace(".base_layer.", ".").lstrip(".")
-        if "lora_" in path:
+        if re.search("lora_|lokr_|hada_", path + " ".join(part._parameters)):
             continue
         stored = {name: x for name, x in part._buffers.items() if name not in part._non_persistent_buffers_set}
         packed = {"weight": part.packed} if "packed" in part._buffers else {}

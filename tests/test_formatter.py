@@ -54,8 +54,8 @@ def test_spans_that_do_not_cover_the_text(spans):
 def test_what_a_prompt_refuses():
     with pytest.raises(TypeError, match="text is bytes, expected a chat string"):
         FormattedPrompt(b"a cat")
-    with pytest.raises(TypeError, match="spans holds tuple"):
-        FormattedPrompt("a cat", (("user", 0, 5),))
+    with pytest.raises(TypeError, match=r"spans holds tuple \('user', 0, 5\), expected Span"):
+        FormattedPrompt("a cat", (("user", 0, 5), "system"))
     with pytest.raises(ValueError, match="is unknown"):
         FormattedPrompt("a cat", special_tokens="ignore")
     prompt = FormattedPrompt(type("Text", (str,), {})("a cat"), list(SPANS), ["x"])
