@@ -18,7 +18,7 @@ def said(kind, f, *args, **kwargs):
     """The sentence of the only warning of a call, which names the line of the caller."""
     with pytest.warns(kind) as given:
         f(*args, **kwargs)
-    assert [one.filename for one in given] == [__file__]
+    assert [(one.filename, one.lineno) for one in given] == [(__file__, said.__code__.co_firstlineno + 3)]
     return str(given[0].message)
 
 
@@ -54,8 +54,8 @@ def test_spans_that_do_not_cover_the_text(spans):
 def test_what_a_prompt_refuses():
     with pytest.raises(TypeError, match="text is bytes, expected a chat string"):
         FormattedPrompt(b"a cat")
-    with pytest.raises(TypeError, match="spans holds tuple"):
-        FormattedPrompt("a cat", (("user", 0, 5),))
+    with pytest.raises(TypeError, match=r"spans holds tuple \('user', 0, 5\), expected Span"):
+        FormattedPrompt("a cat", (("user", 0, 5), "system"))
     with pytest.raises(ValueError, match="is unknown"):
         FormattedPrompt("a cat", special_tokens="ignore")
     prompt = FormattedPrompt(type("Text", (str,), {})("a cat"), list(SPANS), ["x"])
@@ -167,6 +167,11 @@ def test_a_refusal_shows_the_beginning_of_a_thought():
             resolve_thinking(None, wrong)
         with pytest.raises(ValueError, match="expected True, False or None"):
             Qwen3Formatter(enable_thinking=wrong)
+
+
+def test_an_unknown_policy_is_refused_before_anything_is_reported():
+    with pytest.raises(ValueError, match="is unknown"):
+        silently(format_prompt, "<think>", special_tokens="ignore")
 
 
 def test_newlines_around_thought_and_answer():
