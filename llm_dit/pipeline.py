@@ -43,12 +43,14 @@ from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptToo
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
 from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
+from .model_files import check_path
+from .model_parts import GenerationDefaults, find_model, generation_defaults, load_part
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
 from .fingerprints import PartFingerprint
 from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
     rounding_switches, short_name)
 from .templates import Template
-from .weight_files import check_component, check_loaded, check_weights, read_json, weight_files
+from .weight_files import weight_files
 
 # %% ../nbs/06_pipeline.ipynb #bcb72833
 def linear_sigmas(
@@ -114,28 +116,6 @@ def _as_encoder(source, config):
     "A text encoder from what a caller may give for one."
     if isinstance(source, ZImageTextEncoder): return source
     return ZImageTextEncoder.from_pretrained(source, config=config) if isinstance(source, (str, Path)) else ZImageTextEncoder(source)
-
-def _with_transformer(model, parts=()):
-    "The resolved name of a model; `FileNotFoundError` where a local folder has no transformer, or files of one of the parts are missing or damaged."
-    path = resolve_model(model)
-    if not Path(path).is_dir(): return path
-    if not (Path(path) / "model_index.json").is_file():
-        raise FileNotFoundError(f"{path} has no model_index.json; expected a folder in diffusers' layout with transformer/, vae/ and scheduler/.")
-    for file in ("model_index.json", "scheduler/scheduler_config.json"): read_json(Path(path, file))
-    for part in parts: check_component(Path(path, part))
-    list(check_weights(path))
-    return path
-
-def _load_part(part, path, config, dtype, **options):
-    "The transformer or the VAE in the dtype asked for, whole: diffusers leaves tensors that are in no file without numbers."
-    hub = config.hub_options()
-    try:
-        kind = getattr(diffusers, diffusers.AutoencoderKL.load_config(path, subfolder=part, **hub)["_class_name"])
-        loaded, told = kind.from_pretrained(path, subfolder=part, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, **options, **hub)
-    except (OSError, ValueError) as e: raise FileNotFoundError(f"The {part} of {path} cannot be loaded: {str(e).splitlines()[0].partition('. If you want')[0].removeprefix('Cannot load  because ')}") from e
-    check_loaded(Path(path, part), told["missing_keys"])
-    refuse_non_finite(loaded, Path(path, part))
-    return loaded
 
 def _place(pipe, plan, device):
     "Do what a plan says, with the hooks of accelerate and diffusers."
@@ -214,6 +194,7 @@ class ZImagePipeline:
         self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
         self.device, self._loras, self._cancelled, self._turn, self._loaded_with = pipe._execution_device, {}, Event(), RLock(), None
         self._fingerprints: dict[str, PartFingerprint] | None = None
+        self.defaults: GenerationDefaults = generation_defaults(pipe.scheduler)
         with undone_on_error(pipe):
             if attention_backend is not None: _set_attention(pipe.transformer, attention_backend)
             if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
@@ -224,8 +205,8 @@ class ZImagePipeline:
         model: str | Path = "tiny", # short name, Hub id, or a folder in diffusers' layout
         *,
         text_encoder: str | Path | TextEncoderBackend | ZImageTextEncoder | None = None, # another encoder than the model's own, or the model's own on another device
-        transformer: torch.nn.Module | None = None, # another transformer, loaded by diffusers, for example from a GGUF file
-        vae: torch.nn.Module | None = None, # another VAE, loaded by diffusers
+        transformer: str | Path | torch.nn.Module | None = None, # another transformer: a folder, a single file (safetensors or GGUF), or one that is loaded
+        vae: str | Path | torch.nn.Module | None = None, # another VAE: a folder, a single file, or one that is loaded
         memory: str = "auto", # "fast", "balanced" or "low"; "auto" takes the first that fits (see `memory`)
         compile: bool = False, # compile the blocks of the transformer: the first picture takes longer, the others less
         attention_backend: str | None = None, # as diffusers names them, such as "flash" or "sage"
@@ -237,23 +218,27 @@ class ZImagePipeline:
         config = (config or BackendConfig()).with_options(**options)
         _check_options(attention_backend, cache_threshold, compile)
         parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
-        path, device = _with_transformer(model, parts), best_device(config.device)
+        path, device = find_model(model, tuple(parts), **config.hub_options()), best_device(config.device)
         dtype = best_dtype(config.dtype, device)
         own = text_encoder is None or isinstance(text_encoder, (str, Path))
         plans = memory_plans(path, device, dtype, config.quantization, hidden_layer=config.hidden_layer, text_encoder=own, available=available_bytes(device), **config.hub_options())
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
-        reading = {part: PartFingerprint(_part_files(path, part, config)) for part in ("transformer", "vae") if part in parts}
+        config = replace(config, like=config.like or (path if Path(path).is_dir() else None))
+        sources = {part: path if value is None else value for part, value in dict(transformer=transformer, vae=vae).items() if value is None or isinstance(value, (str, Path))}
+        for source in sources.values(): check_path(resolve_model(source))
+        reading = {part: PartFingerprint(_part_files(resolve_model(source), part, config)) for part, source in sources.items()}
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
-        if not transformer_given: transformer = _load_part("transformer", path, config, dtype, **quantization_options(config.quantization, device, dtype, diffusers))
-        if vae is None: vae = _load_part("vae", path, config, dtype)
+        loaded = {part: load_part(part, source, config, dtype, device, config.like) for part, source in sources.items()}
+        transformer, vae = loaded.get("transformer", transformer), loaded.get("vae", vae)
         pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options())
         fingerprints = _watched(pipe, encoder, reading, streamed=plan.memory == "low" and device.type == "cpu")
         _place(pipe, plan, device)
-        made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer_given else config.quantization)
+        made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, config.quantization if "transformer" in sources else None)
+        made.defaults = generation_defaults(pipe.scheduler, transformer_given)
         made._fingerprints = fingerprints
         made._loaded_with = dict(model=model, text_encoder=text_encoder, **given, memory=memory, compile=compile, attention_backend=attention_backend, cache_threshold=cache_threshold, config=config)
         return made
@@ -289,8 +274,8 @@ class ZImagePipeline:
         strength: float = 0.6, # how much of that picture is replaced: 1 is all, and fewer steps run with less
         height: int | None = None, # pixels, a multiple of 16
         width: int | None = None, # pixels, a multiple of 16
-        num_inference_steps: int = 8, # evaluations of the transformer
-        guidance_scale: float = 0.0, # as diffusers counts: 0 is off, which Turbo models want
+        num_inference_steps: int | None = None, # evaluations of the transformer; the loaded model's own number if not given (`defaults`)
+        guidance_scale: float | None = None, # as diffusers counts: 0 is off; the loaded model's own if not given (`defaults`)
         negative_prompt: str = "", # what to steer away from, where guidance is on
         hidden_layer: int = -2, # the hidden state that conditions the picture
         batch_size: int = 1, # pictures denoised together where their sizes are equal: more is faster on a large GPU, and rounds otherwise than one by one
@@ -300,6 +285,7 @@ class ZImagePipeline:
         **options: Any, # `system`, `thinking`, `assistant`, `enable_thinking`, `special_tokens` of the encoder
     ) -> Generation:
         "Make pictures. Nothing of one call is left to the next, and no argument is changed. Calls from several threads are done one after another."
+        num_inference_steps, guidance_scale = self._or_defaults(num_inference_steps, guidance_scale)
         height, width = self._size(height, width, image, strength)
         for name, value in dict(num_images=num_images, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name}={value}: expected at least 1.")
@@ -337,13 +323,14 @@ class ZImagePipeline:
         seed: int = 0, # of the noise
         height: int | None = None, # pixels, a multiple of 16
         width: int | None = None, # pixels, a multiple of 16
-        num_inference_steps: int = 8, # evaluations of the transformer
-        guidance_scale: float = 0.0, # 0 is off
+        num_inference_steps: int | None = None, # evaluations of the transformer; the model's own number if not given
+        guidance_scale: float | None = None, # 0 is off; the model's own if not given
         negative_prompt: str = "", # what to steer away from, where guidance is on
         image: Image.Image | None = None, # a picture to start from
         strength: float = 0.6, # how much of that picture is replaced
     ) -> Recipe:
         "Return what an image would be made with, without making it; `ValueError` if it cannot have this size, or the recipe could not be read again."
+        num_inference_steps, guidance_scale = self._or_defaults(num_inference_steps, guidance_scale)
         height, width = self._size(height, width, image, strength)
         recipe = self._recipe(
             encoding, template=template, seed=seed, height=height, width=width, num_inference_steps=num_inference_steps,
@@ -386,6 +373,16 @@ class ZImagePipeline:
             "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches(),
             "versions": installed_versions(*(name for name, needed in used.items() if needed)),
         }
+
+    def _or_defaults(self, num_inference_steps, guidance_scale):
+        "Return steps and guidance, the model's own if one is None; a warning, once, if it is not known which model this is."
+        defaults = self.defaults
+        if None in (num_inference_steps, guidance_scale) and defaults.why:
+            self.defaults = replace(defaults, why=None)
+            warnings.warn(f"It is not known how {self.model_id} was trained, since {defaults.why}: {defaults.num_inference_steps} steps and guidance "
+                          f"{defaults.guidance_scale:g} are taken; give num_inference_steps and guidance_scale if it wants others.", UserWarning, stacklevel=3)
+        steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
+        return steps, defaults.guidance_scale if guidance_scale is None else guidance_scale
 
     def cancel(self) -> None:
         "Stop the running call after its present step, from another thread: it ends in a `GenerationInterrupted`."
@@ -594,14 +591,18 @@ def _check_inputs(recipe, image, options):
     told = [name for name in options if name in {each.name for each in fields(Recipe)} | {"prompt", "template", "num_images"}]
     if told:
         raise ValueError(f"reproduce takes {told[0]} from the recipe; change it there with dataclasses.replace(recipe, {told[0]}=…), or call the pipeline.")
-    given = {"image": (image, hash_image, recipe.image_hash), "latents": (options.get("latents"), hash_tensor, recipe.latents_hash)}
-    for name, (value, fingerprint, wanted) in given.items():
+    given = {
+        "image": ("an image", image, hash_image, recipe.image_hash),
+        "latents": ("noise of the caller", options.get("latents"), hash_tensor, recipe.latents_hash),
+    }
+    for name, (what, value, fingerprint, wanted) in given.items():
         found = None if value is None else fingerprint(value)
         if found == wanted:
             continue
-        starts = f"starts from {name} with the fingerprint {wanted}" if wanted else f"has no {name} to start from"
-        ending = f"those given have {found}" if found else "none were given"
-        raise ValueError(f"The recipe {starts}, and {ending}; {f'give them as {name}=' if wanted else f'leave {name} out'}.")
+        start = f"starts from {what} with the fingerprint {wanted}" if wanted else f"does not start from {what}"
+        other = f"the one given has {found}" if found else "none was given"
+        remedy = f"give that as {name}=" if wanted else f"leave {name} out"
+        raise ValueError(f"The recipe {start}, and {other}; {remedy}.")
 
 def _check_encoding(recipe, encoding):
     "`ValueError` if an encoding is not the one that an image was made from."
@@ -658,7 +659,10 @@ def _quantization_of(transformer):
 
 def _part_files(path, part, config):
     "Files of a part's weights on this machine; none if they are not here yet."
-    folder = Path(path, part) if Path(path).is_dir() else None
+    if Path(path).is_file():
+        return [Path(path)]
+    own = Path(path, "config.json").is_file()
+    folder = Path(path) if own else Path(path, part) if Path(path).is_dir() else None
     if folder is None:
         found = try_to_load_from_cache(path, f"{part}/config.json", cache_dir=config.cache_dir, revision=config.revision)
         folder = Path(found).parent if isinstance(found, str) else None

@@ -116,7 +116,8 @@ WRONG = [
     {"weights": {"vae": "x"}}, {"weights": {"vae": "a" * 17}}, {"weights": {"vae": 3}},
     {"scheduler": {"shift": 3}}, {"scheduler": {"class": 3}}, {"sigmas": ("1",)}, {"sigmas": (float("nan"),)},
     {"sigmas": (True,)}, {"loras": (LORA | {"weight": "1"},)}, {"loras": (LORA | {"weight": True},)},
-    {"loras": (LORA | {"weight": float("inf")},)}, {"loras": (LORA | {"name": None},)}, {"loras": (LORA | {"file": 3},)},
+    {"loras": (LORA | {"weight": float("inf")},)}, {"loras": (LORA | {"name": None},)},
+    {"loras": (LORA | {"file": 3},)},
     {"loras": (LORA | {"hash": 3},)}, {"loras": (LORA | {"type": 3},)}, {"text": "\ud83d"}, {"format": FORMAT + 1},
     {"max_length": 0}, {"cfg_truncation": "1"},
     {"spans": (("user", 0),)}, {"spans": (("me", 0, 5),)}, {"spans": (("user", 0, 4),)}, {"spans": (("user", 1, 5),)},
@@ -154,6 +155,10 @@ def test_what_is_written_is_read(changes):
     again = Recipe.from_json(made.to_json())
     assert again == made and hash(again.seed) == hash(made.seed)
     assert all(isinstance(getattr(again, name), tuple) for name in ("spans", "loras", "forged", "history", "sigmas"))
+
+
+def test_a_number_that_is_none_is_named():
+    assert refusal(recipe(guidance_scale=float("nan")).validate).endswith("guidance_scale is nan.")
 
 
 def test_a_recipe_does_not_change():
@@ -210,7 +215,8 @@ def test_images_without_a_recipe(tmp_path):
     image.save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("not an image")
     assert refusal(Recipe.from_image, tmp_path / "plain.png").startswith(f"{tmp_path / 'plain.png'} carries no recipe")
-    assert refusal(Recipe.from_image, Image.open(tmp_path / "plain.png")).startswith(f"{tmp_path / 'plain.png'} carries")
+    opened = Image.open(tmp_path / "plain.png")
+    assert refusal(Recipe.from_image, opened).startswith(f"{tmp_path / 'plain.png'} carries")
     assert refusal(Recipe.from_image, image).startswith("This image carries no recipe")
     assert "is not an image that can be read" in refusal(Recipe.from_image, tmp_path / "text.png")
     with pytest.raises(FileNotFoundError):
@@ -289,7 +295,8 @@ class Recorder:
 @pytest.mark.parametrize("changes, needed", [
     ({}, set()), ({"image_hash": "0" * 16, "strength": 0.5}, {"image"}),
     ({"edited": True, "from_embeddings": True}, {"encoding"}),
-    ({"latents_hash": "0" * 16}, {"latents"}), ({"image_hash": "0" * 16, "latents_hash": "1" * 16}, {"image", "latents"}),
+    ({"latents_hash": "0" * 16}, {"latents"}),
+    ({"image_hash": "0" * 16, "latents_hash": "1" * 16}, {"image", "latents"}),
 ])
 def test_the_program_makes_the_same_recipe(monkeypatch, changes, needed):
     pipe = Recorder()
@@ -310,7 +317,8 @@ def test_the_program_makes_the_same_recipe(monkeypatch, changes, needed):
 
 def test_the_lines_that_viewers_read():
     made = labelled(negative_prompt="a dog", guidance_scale=4.0, weights=PARTS, strength=0.5, template="noir",
-                    loras=[LORA], edited=True, from_embeddings=True, history=("scale(2)",), versions={"llm-dit": "9.9"})
+                    loras=[LORA], edited=True, from_embeddings=True, history=("scale(2)",),
+                    versions={"llm-dit": "9.9"})
     lines = made.parameters().splitlines()
     assert lines[:2] == ["a cat", "Negative prompt: a dog"] and len(lines) == 3
     for said in ("Steps: 8, ", "Sampler: Euler, ", "Schedule type: Simple, ", "CFG scale: 5, ", "Seed: 1, ",

@@ -172,10 +172,12 @@ def test_the_hash_is_that_of_earlier_versions():
     assert Template(name="a", system_prompt="s", add_think_block=True).hash == hashlib.sha256(content).hexdigest()
 
 
-def test_replace_names_file_or_template(write):
-    assert str(refusal(Template(name="plain").replace, tags=3)).startswith("plain: 'tags' is '3', expected")
+def test_replace_names_what_was_to_be_made(write):
+    """The file that a template was read from is not at fault."""
     path = write("a.md")
-    assert str(refusal(load_template(path).replace, tags=3)).startswith(f"{path}: 'tags' is '3'")
+    for changes, name in ((dict(), "a"), (dict(name="b"), "b"), (dict(path=Path("c.md"), name="b"), "c.md")):
+        said = str(refusal(load_template(path).replace, tags=3, **changes))
+        assert said.startswith(f"{name}: 'tags' is '3', expected a valid list")
     assert refusal(load_template(path).replace, colour="red").key == "colour"
 
 
@@ -266,6 +268,16 @@ def test_layers_from_the_environment(write, tmp_path, monkeypatch):
     assert registry.folders[1:] == tuple(map(Path, [*folders, tmp_path / "looks" / "three"]))
     monkeypatch.delenv("LLM_DIT_TEMPLATES")
     assert TemplateRegistry.layered().folders == TemplateRegistry.shipped().folders
+
+
+def test_shipped_templates_are_in_the_package_or_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(llm_dit.templates, "files", lambda name: tmp_path / name)
+    inside, beside = tmp_path / "llm_dit" / "shipped_templates" / "z_image", tmp_path / "templates" / "z_image"
+    assert str(refusal(TemplateRegistry.shipped)).startswith(f"{inside}: is not a folder")
+    beside.mkdir(parents=True)
+    assert TemplateRegistry.shipped().folders == (beside,)
+    inside.mkdir(parents=True)
+    assert TemplateRegistry.shipped().folders == (inside,)
 
 
 def test_reload_reads_only_what_changed(write, monkeypatch):
