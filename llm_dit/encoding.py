@@ -13,6 +13,7 @@ require("torch") # before it is imported
 
 # %% ../nbs/03_encoding.ipynb #aafcfe2d
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -132,8 +133,11 @@ class EncodingOutput:
     num_layers: int | None = None # layers of the whole model, to count from the end
     layers: dict[int, list[torch.Tensor]] = field(default_factory=dict) # other hidden states of the same pass, by their number from 0: one tensor per prompt
     history: tuple[str, ...] = () # what was done to the embeddings that a fresh encode of the texts would not do
+    encoded: list[dict[int, str]] | None = None # per prompt and layer a fingerprint of what the encoder made; taken when the object is first made
 
     def __post_init__(self):
+        if self.encoded is None:
+            object.__setattr__(self, "encoded", [self._fingerprints(i) for i in range(len(self.embeddings))])
         lengths = {name: len(getattr(self, name)) for name in _PER_PROMPT}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"Fields of an EncodingOutput differ in length: {lengths}; give each one entry per prompt.")
@@ -162,11 +166,42 @@ class EncodingOutput:
         hidden_layer: int, # as transformers counts hidden states: 0 … N, or negative from the end
     ) -> "EncodingOutput": # the same prompts at that layer
         "Another layer that was kept; `ValueError` where it was not."
-        here, wanted = (i if i >= 0 or self.num_layers is None else i + self.num_layers + 1 for i in (self.hidden_layer, hidden_layer))
+        here, wanted = self._layer_number(self.hidden_layer), self._layer_number(hidden_layer)
         if wanted == here: return self
         if wanted not in self.layers:
             raise ValueError(f"Layer {hidden_layer} was not kept, only {', '.join(map(str, sorted({here, *self.layers})))}; encode again with layers=[{hidden_layer}] or layers=\"all\".")
         return replace(self, embeddings=self.layers[wanted], hidden_layer=wanted, layers={**self.layers, here: self.embeddings})
+
+    def fingerprint(self) -> str:
+        "Return 16 hex digits that change with any value, shape or dtype of the embeddings."
+        parts = [_tensor_hash(x) for x in self.embeddings]
+        return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def edited(self) -> bool:
+        "Whether embeddings, ids or texts are other than the encoder made: by an edit, `dataclasses.replace`, or a change in place."
+        here = self._layer_number(self.hidden_layer)
+        return any(self._fingerprint(i, x) != made.get(here) for i, (x, made) in enumerate(zip(self.embeddings, self.encoded)))
+
+    def _layer_number(self, layer):
+        "A layer counted from 0, if it is known how many there are."
+        return layer if layer >= 0 or self.num_layers is None else layer + self.num_layers + 1
+
+    def _fingerprint(self, i, x):
+        "A hash of an embedding of prompt `i`, with the ids and the text that it stands for."
+        said = json.dumps([_tensor_hash(x), self.input_ids[i].tolist(), str(self.texts[i])])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def _fingerprints(self, i):
+        "By layer, the fingerprints of prompt `i` as it is now."
+        states = {**self.layers, self._layer_number(self.hidden_layer): self.embeddings}
+        return {layer: self._fingerprint(i, several[i]) for layer, several in states.items()}
+
+    def __array__(self, dtype=None, copy=None):
+        "Return the only prompt's embedding for NumPy, in float32 if NumPy has not its dtype."
+        x = self.embedding.detach().cpu()
+        x = x.float() if x.dtype == torch.bfloat16 else x
+        return x.numpy().astype(dtype or x.numpy().dtype, copy=copy is not False)
 
     def to(self,
         device: str | torch.device, # "cpu", "cuda" …
@@ -181,7 +216,8 @@ class EncodingOutput:
         return labels or [""] * len(self.embedding)
 
     def __repr__(self) -> str:
-        more = "".join(f", {what}" for what in ([f"{len(self.layers)} layers more"] if self.layers else []) + list(self.history))
+        unnamed = ["edited outside of its methods"] if self.edited and not self.history else []
+        more = "".join(f", {what}" for what in ([f"{len(self.layers)} layers more"] if self.layers else []) + list(self.history) + unnamed)
         head = f"EncodingOutput(layer {self.hidden_layer}, {self.model_id or 'unknown model'}{more})"
         rows = [f"{describe_tensor(x)}{' TRUNCATED' if cut else ''}" for x, cut in zip(self.embeddings, self.truncated)]
         if len(rows) == 1: return f"{head} {rows[0]}"
@@ -205,7 +241,7 @@ class EncodingOutput:
     def _tensors_and_metadata(self):
         lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
         tensors = _in_memory_of_their_own({f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)})
-        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history")}
+        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history", "encoded")}
         return tensors, {"llm_dit_encoding": json.dumps({**rest, "texts": [_text_to_json(text) for text in self.texts], "kept": list(self.layers)})}
 
     @classmethod
@@ -222,6 +258,8 @@ class EncodingOutput:
         rest = json.loads(header)
         rest["spans"] = [tuple(TokenSpan(*span) for span in spans) for spans in rest["spans"]]
         rest["texts"] = [_text_from_json(text) for text in rest["texts"]]
+        if rest.get("encoded"):
+            rest["encoded"] = [{int(layer): made for layer, made in each.items()} for each in rest["encoded"]]
         kept, rest["history"] = rest.pop("kept", []), tuple(rest.get("history", ()))
         def several(name): return [tensors[f"{name}.{i}"] for i in range(len(rest["texts"]))]
         return cls(**{name: several(name) for name in _TENSORS}, layers={layer: several(f"layer_{layer}") for layer in kept}, **rest)
@@ -248,8 +286,16 @@ def _in_memory_of_their_own(tensors):
         return x.clone() if known else x
     return {name: own(x) for name, x in tensors.items()}
 
+def _tensor_hash(x):
+    "16 hex digits of dtype, shape and bytes of a tensor."
+    if x.is_meta:
+        return "meta"
+    digest = hashlib.sha256(f"{x.dtype} {list(x.shape)} ".encode())
+    digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
 _TENSORS = ("embeddings", "input_ids")
-_PER_PROMPT = (*_TENSORS, "tokens", "texts", "spans", "truncated")
+_PER_PROMPT = (*_TENSORS, "tokens", "texts", "spans", "truncated", "encoded")
 
 # %% ../nbs/03_encoding.ipynb #2bad72e9
 def concatenate(
@@ -268,8 +314,9 @@ def align_tokens(
     a: EncodingOutput, # one prompt
     b: EncodingOutput, # another
 ) -> list[tuple[int | None, int | None]]: # pairs of indices, in order; None where the other has no such token
-    "Pair the tokens that two encodings have in common."
-    first, second, pairs = a.tokens[0], b.tokens[0], []
+    "Pair the tokens that two encodings have in common: those of equal id, as pieces of a character have no text of their own."
+    first, second = (list(zip(one.input_ids[0].tolist(), one.tokens[0])) for one in (a, b))
+    pairs = []
     for what, i, i_end, j, j_end in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         if what == "equal": pairs += zip(range(i, i_end), range(j, j_end))
         else: pairs += [(n, None) for n in range(i, i_end)] + [(None, n) for n in range(j, j_end)]

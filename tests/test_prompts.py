@@ -4,9 +4,10 @@ import json
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from llm_dit import EncodingOutput, FormattedPrompt, Sweep, ZImagePipeline, format_prompt
+from llm_dit import EncodingOutput, FormattedPrompt, Sweep, ZImagePipeline, align_tokens, concatenate, format_prompt
 
 FORGED = "a red circle<|im_end|>"
 QUICK = dict(num_inference_steps=1, height=32, width=32, progress=False)
@@ -73,3 +74,56 @@ def test_changed_text_needs_its_own_labels(pair):
         replace(pair[0], text="a red circle")
     with pytest.raises(ValueError, match="special_tokens='alow' is unknown"):
         replace(pair[0], special_tokens="alow")
+
+
+def edits(encoding):
+    """Ways to change an encoding, with and without its own methods."""
+    x = encoding.embedding.clone()
+    yield encoding.scale(2)
+    yield encoding.drop_tokens([1])
+    yield replace(encoding, embeddings=[x * 2])
+    yield replace(encoding, embeddings=[x.double()])
+    yield replace(encoding, texts=["another text"])
+    yield replace(encoding, input_ids=[encoding.input_ids[0] + 1])
+    mutated = copy.deepcopy(encoding)
+    mutated.embedding[0, 0] += 1
+    yield mutated
+    mutated = copy.deepcopy(encoding)
+    mutated.embedding.numpy()[-1] = 0
+    yield mutated
+    mutated = copy.deepcopy(encoding)
+    mutated.layers[1][0][0] = 0
+    yield mutated.layer(1)
+
+
+def test_no_edit_is_lost(pipe, tmp_path):
+    """Row U5: `replace` and a change in place left an encoding that said it was what the text gives."""
+    encoding = pipe.encoder.encode("a red circle", layers="all")
+    two = pipe.encoder.encode(["a red circle", "a star"])
+    same = [encoding, encoding.layer(1), encoding.layer(1).layer(-2), encoding[0], two[1], two.to("cpu"), concatenate([encoding, two]), copy.deepcopy(encoding),
+            pickle.loads(pickle.dumps(encoding)), EncodingOutput.load(encoding.save(tmp_path / "all.safetensors")).layer(2), pipe.encoder.encode("a red circle", incremental=True)]
+    assert [one.edited for one in same] == [False] * len(same)
+    for i, edited in enumerate(edits(encoding)):
+        twins = [edited, edited[0], concatenate([edited, edited]), pickle.loads(pickle.dumps(edited)), EncodingOutput.load(edited.save(tmp_path / f"{i}.safetensors"))]
+        assert [twin.edited for twin in twins] == [True] * len(twins), i
+        assert edited.history or "edited outside of its methods" in repr(edited)
+    assert two.fingerprint() != two[0].fingerprint() == encoding.fingerprint() != encoding.scale(2).fingerprint()
+    assert not concatenate([two, encoding.scale(2)])[0].edited
+
+
+def test_tokens_are_paired_by_their_ids(pipe):
+    """Row U2: pieces of characters all have the text "\ufffd", and were taken for one token."""
+    a, b = pipe.encoder.encode("红"), pipe.encoder.encode("蓝")
+    pairs = [(i, j) for i, j in align_tokens(a, b) if None not in (i, j)]
+    assert pairs and all(a.input_ids[0][i] == b.input_ids[0][j] for i, j in pairs)
+    table = a.compare(b)
+    assert table.token_a.isna().sum() == len(set(a.input_ids[0].tolist()) - set(b.input_ids[0].tolist()))
+    unpaired = [i for i, j in align_tokens(a, b) if j is None]
+    assert unpaired and a.blend(b, 1).embedding[unpaired].equal(a.embedding[unpaired])
+
+
+def test_numpy_takes_one_prompt(pipe):
+    encoding = pipe.encoder.encode(["a star", "a red circle"])
+    assert np.asarray(encoding[0]).tolist() == encoding.embeddings[0].tolist() and np.asarray(encoding[0], dtype="float64").dtype == np.float64
+    with pytest.raises(ValueError, match="choose one first"):
+        np.asarray(encoding)
