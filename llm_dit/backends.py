@@ -30,6 +30,7 @@ from itertools import chain
 from math import isfinite
 from pathlib import Path
 from threading import RLock
+from traceback import clear_frames
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -393,6 +394,12 @@ class TransformersBackend:
         self._wake()
         return weights_fingerprint(self.model)
 
+    @property
+    def unchanged(self) -> bool:
+        "Whether the weights are those of the files that `from_pretrained` read."
+        away = self.model.device.type == "meta"
+        return self._load is not None and (away or _count_changes(self.model) == self._fresh)
+
     def __reduce__(self):
         "Pickled, it is how it was loaded and not its weights: another process reads the same files."
         if self._load is None: raise TypeError("This model was not loaded by from_pretrained, so another process could not load it; load it so.")
@@ -558,12 +565,33 @@ class TransformersBackend:
             try: return self._run_at_once(decoder, batch, wanted, past)
             except (RuntimeError, MemoryError) as e:
                 if not _is_out_of_memory(e): raise
-                if len(batch) == 1: raise PromptTooLongError(f"A prompt of {longest} tokens does not fit into the memory of {self.device} ({' '.join(str(e).split())[:120]}); shorten it, or load the model in a smaller dtype, quantised, or on another device.") from e
-                self._fits = len(batch) * longest // 2
-                warnings.warn(f"The memory of {self.device} was too small for {len(batch)} prompts of {longest} tokens at once; going on with batches of at most {self._fits} tokens (batch_tokens).", SmallerBatchesWarning, stacklevel=6)
-        if self.device.type == "cuda": torch.cuda.empty_cache() # what the failed step held is let go by now
+                clear_frames(e.__traceback__)  # they hold the tensors of the failed step
+                if len(batch) == 1:
+                    raise PromptTooLongError(
+                        f"A prompt of {longest} tokens does not fit into the memory of {self.device} "
+                        f"({' '.join(str(e).split())[:120]}); shorten it, or load the model in a smaller dtype, "
+                        "quantised, or on another device."
+                    ) from e
+                self._learn_limit(len(batch), longest)
+        gc.collect()  # what the failed step held
+        if self.device.type == "cuda": torch.cuda.empty_cache()
         half = (len(batch) + 1) // 2
         return self._run(decoder, batch[:half], wanted, past) + self._run(decoder, batch[half:], wanted, past)
+
+    def _learn_limit(self, prompts, longest):
+        """Plan smaller batches from now on, and warn the first time.
+
+        A third of what failed, since half can only just fit: the memory is in pieces, and results are kept in it.
+        """
+        first = self._fits >= self.config.batch_tokens
+        self._fits = min(self._fits, max(1, prompts * longest // 3))
+        if first:
+            warnings.warn(
+                f"The memory of {self.device} was too small for {prompts} prompts of {longest} tokens at once; going on "
+                f"with batches of at most {self._fits} tokens (batch_tokens), or fewer if memory runs out again.",
+                SmallerBatchesWarning,
+                stacklevel=7,
+            )
 
     @torch.inference_mode()
     def _run_at_once(self, decoder, batch, wanted, past):

@@ -216,14 +216,15 @@ def _encoding_identity(text, hidden_layer, alone, encoder, versions):
     return dict(kind="encoding", text=str(text), spans=spans, special_tokens=getattr(text, "special_tokens", "allow"), hidden_layer=hidden_layer, alone=alone, encoder=encoder, versions=versions)
 
 #: Fields of a recipe that the embedding determines, or that are the same in all sweeps.
-_OF_THE_TEXT = ("text", "input_ids_hash", "hidden_layer", "special_tokens", "spans", "forged", "history", "from_embeddings", "batch_size")
+_OF_THE_TEXT = ("text", "input_ids_hash", "hidden_layer", "special_tokens", "spans", "forged", "history", "from_embeddings", "batch_size",
+    "edited", "embedding_hash", "max_length", "on_overflow", "weights")
 _NO_TEXT = EncodingOutput([torch.zeros(1, 1)], [torch.zeros(1, dtype=torch.int64)], [[""]], [""], [()], -2, [False])
 
 def _picture_identity(encoding_key, pipeline, template, picture, weights):
     "What its recipe will say, but with the key of the embedding for the text, and with fingerprints of the weights."
     recipe = vars(pipeline.recipe_for(_NO_TEXT, template=template, **picture))
     of_picture = {name: value for name, value in recipe.items() if name not in _OF_THE_TEXT}
-    return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | dict(loras=[list(lora) for lora in recipe["loras"]], versions={**recipe["versions"], "llm_dit": __version__}))
+    return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | dict(loras=list(recipe["loras"])))
 
 # %% ../nbs/09b_experiments.ipynb #7aa68b1f
 #: What a picture is made with where a cell does not say it.
@@ -368,9 +369,9 @@ class _Work:
         try:
             encoding = replace(EncodingOutput.load(self.store.path(identity["encoding"], "safetensors")), texts=[text])
             made = self.model(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
-            made = replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=identity["template"], template_hash=identity["template_hash"])])
+            made = replace(made, recipes=[replace(made.recipe, from_embeddings=False, embedding_hash=None, edited=False, template=identity["template"], template_hash=identity["template_hash"])])
         except Exception as e: self.store.put(identity, error=_sentence(e))
-        else: self.store.put(identity, dict(seconds=time.perf_counter() - start), files={"png": made.save})
+        else: self.store.put(identity, dict(seconds=time.perf_counter() - start), files={"png": made.to_bytes()[0]})
         return 1
 
 def _work_elsewhere(model, store, alone, keep, about):
@@ -397,16 +398,34 @@ def run(self,
     texts_per_call: int = 64, # texts that are encoded together where there are no pictures: more is faster, and as many are lost if the process is killed
     progress: bool = True, # say what is to be done, and show a bar with the time left
 ) -> "Results":
-    "Compute what the store does not have yet. A cell that fails becomes a row with its error; the others go on."
+    """Compute what the store does not have yet.
+
+    A cell that fails becomes a row with its error; the others go on. Ctrl+C raises `SweepInterrupted`, a
+    `KeyboardInterrupt`: what was finished is stored, and the same call goes on from there.
+    """
     if texts_per_call < 1: raise ValueError(f"texts_per_call={texts_per_call}: expected at least 1.")
-    executor, plan = _executor(executor), self.plan(model, store, pictures=pictures, embeddings=embeddings, retry_failed=retry_failed)
-    store = plan.store
-    if progress: print(plan)
-    for cell in plan.cells:
-        if cell["error"] and content_key(cell["identity"]) not in store: store.put(cell["identity"], error=cell["error"])
-    with store.working() as others: _compute(plan, executor, 1 if plan.pictures else texts_per_call, others, {} if progress else dict(disable=True)) # shown, TQDM_DISABLE decides
+    executor, plan = _executor(executor), None
+    store = store if isinstance(store, Store) else Store(store)
+    try:
+        plan = self.plan(model, store, pictures=pictures, embeddings=embeddings, retry_failed=retry_failed)
+        if progress: print(plan)
+        for cell in plan.cells:
+            if cell["error"] and content_key(cell["identity"]) not in store: store.put(cell["identity"], error=cell["error"])
+        with store.working() as others: _compute(plan, executor, 1 if plan.pictures else texts_per_call, others, {} if progress else dict(disable=True)) # shown, TQDM_DISABLE decides
+    except KeyboardInterrupt:
+        raise SweepInterrupted(_finished(plan, store)) from None
     store.refresh()
     return Results(plan)
+
+class SweepInterrupted(KeyboardInterrupt):
+    "Ctrl+C during a sweep; what was finished is stored."
+
+def _finished(plan, store):
+    "Return what an interrupted sweep has stored, as a sentence."
+    if plan is None: return "The sweep was interrupted while it was planned, before anything was computed; run it again."
+    store.refresh()
+    keys = [cell["picture"] or cell["encoding"] or content_key(cell["identity"]) for cell in plan.cells]
+    return f"The sweep was interrupted: {sum(key in store for key in keys)} of {len(keys)} cells are stored in {store.folder.name}; run it again to go on."
 
 def _compute(plan, executor, texts_per_call, others, bar_options):
     "Encode all that is missing, then draw all that is missing."
@@ -469,8 +488,14 @@ class Results:
 
     @property
     def table(self) -> pd.DataFrame:
-        "One row per cell: its arguments, key, tokens, norm, truncated, seconds, error, and the paths of embedding and picture below the store's folder."
-        return self._frame.copy()
+        """Return one row per cell: its arguments, key, tokens, norm, truncated, seconds, error, and two paths.
+
+        Numbers are numbers and booleans booleans. None among texts is a label, such as "no thinking", so that
+        `groupby` and a CSV file keep it; None among numbers is missing (`groupby(..., dropna=False)` keeps it).
+        `embedding` and `picture` are paths below the store's folder, None where there is none.
+        """
+        columns = {name: _typed(name, self._frame[name]) for name in dict.fromkeys((*self.sweep.axes, *self.sweep.constants))}
+        return self._frame.assign(**columns)
 
     def embedding(self,
         i: int, # number of the cell, from 0
@@ -499,6 +524,19 @@ class Results:
         rows = [{**{name: _shown(cell.get(name)) for name in names}, **_outcome(self.store, planned)} for cell, planned in zip(self.sweep._cells, self._plan.cells)]
         table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in rows[0]}) # object: None is a value here
         return table.astype(dict(tokens="Int64", norm=float, truncated="boolean", seconds=float))
+
+def _typed(name, column):
+    "Return a column of arguments with the dtype of its values."
+    kinds, some_missing = {type(value) for value in column if value is not None}, any(value is None for value in column)
+    if kinds == {bool}:
+        return column.astype("boolean" if some_missing else bool)
+    if kinds == {int}:
+        return column.astype("Int64" if some_missing else int)
+    if kinds and kinds <= {int, float}:
+        return column.astype(float)
+    if kinds == {str}:
+        return pd.Series([_named(name, None) if value is None else value for value in column], dtype="str")
+    return column
 
 def _outcome(store, planned):
     "What a store has of a cell."
@@ -578,8 +616,8 @@ def summary(self,
 ) -> pd.DataFrame: # one row per group: mean, low, high, n
     "Means of groups of cells with bootstrap intervals."
     self._rows({}, *([by] if isinstance(by, str) else by))
-    if isinstance(metric, str): return summarize(self.table, metric, by, over, **options)
-    return summarize(self.table.assign(value=[self._measure(metric, of, i) for i in range(len(self))]), "value", by, over, **options)
+    if isinstance(metric, str): return summarize(self._frame, metric, by, over, **options)
+    return summarize(self._frame.assign(value=[self._measure(metric, of, i) for i in range(len(self))]), "value", by, over, **options)
 
 @_method_of(Results)
 def compare(self,
@@ -595,5 +633,5 @@ def compare(self,
     if len(controls) < len(rows): raise ValueError("Some cells are in the sweep twice; leave the doubles out.")
     pairs = [(controls[same(i)], i) for i in sorted(set(range(len(self))) - set(rows)) if same(i) in controls]
     if not pairs: raise ValueError(f"No cell differs from one with {axis}={_shown(control)!r} in {axis} alone; such pairs come from how='product'.")
-    table = self.table[list(dict.fromkeys((*self.sweep.axes, *self.sweep.constants)))].iloc[[i for _, i in pairs]].reset_index(drop=True)
+    table = self._frame[list(dict.fromkeys((*self.sweep.axes, *self.sweep.constants)))].iloc[[i for _, i in pairs]].reset_index(drop=True)
     return table.assign(control=[a for a, _ in pairs], cell=[b for _, b in pairs], value=[self._measure(metric, of, a, b) for a, b in pairs])

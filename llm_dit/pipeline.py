@@ -12,12 +12,14 @@ from .versions import require
 require("torch", "transformers", "diffusers") # before they are imported
 
 # %% ../nbs/06_pipeline.ipynb #ff417282
+import json
 import logging
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -29,19 +31,24 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
+from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, best_device, best_dtype,
-    is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
+from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
+    best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
+from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
-from .recipe import Generation, Recipe, RecipeWarning, hash_ids, hash_image
+from .fingerprints import PartFingerprint
+from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
+    rounding_switches, short_name)
 from .templates import Template
-from .weight_files import check_component, check_loaded, check_weights, read_json
+from .weight_files import check_component, check_loaded, check_weights, read_json, weight_files
 
 # %% ../nbs/06_pipeline.ipynb #bcb72833
 def linear_sigmas(
@@ -139,14 +146,33 @@ def _place(pipe, plan, device):
         pipe.streamed = TemporaryDirectory(prefix="llm_dit_") if device.type == "cpu" else None # goes when the pipeline goes
         pipe.enable_group_offload(device, offload_type="leaf_level", use_stream=device.type == "cuda", exclude_modules=["vae"], offload_to_disk_path=pipe.streamed.name if pipe.streamed else None)
 
+def _check_options(attention_backend, cache_threshold, compile):
+    "Check what can be told before anything is loaded or changed; a `ValueError` names what is wrong."
+    names = sorted(backend.value for backend in AttentionBackendName)
+    if attention_backend is not None and (not isinstance(attention_backend, str) or attention_backend.lower() not in names):
+        raise ValueError(f"attention_backend={attention_backend!r} is not known; expected None or one of {', '.join(names)}.")
+    if not isinstance(compile, (bool, np.bool_)):
+        raise ValueError(f"compile={compile!r}: expected True or False.")
+    if cache_threshold is None:
+        return
+    real = isinstance(cache_threshold, (int, float, np.number)) and not isinstance(cache_threshold, bool)
+    if not real or not isfinite(cache_threshold) or cache_threshold < 0:
+        raise ValueError(f"cache_threshold={cache_threshold!r}: expected a number from 0 up, or None for no cache.")
+    if not find_spec("cache_dit"):
+        raise ValueError("cache_threshold needs cache-dit; install it with pip install 'llm-dit[cache]'.")
+
 def _set_attention(transformer, name):
-    "Choose the attention of the transformer."
-    try: transformer.set_attention_backend(name)
-    except (ValueError, RuntimeError, ImportError) as e: raise ValueError(f"attention_backend={name!r} cannot be used here: {e}") from None
+    "Choose the attention of this transformer; diffusers' global default, which other pipelines use, is left alone."
+    usual = _AttentionBackendRegistry.get_active_backend()[0]
+    try:
+        transformer.set_attention_backend(name)
+    except (ValueError, RuntimeError, ImportError) as e:
+        raise ValueError(f"attention_backend={name!r} cannot be used here: {e}") from None
+    finally:
+        _AttentionBackendRegistry.set_active_backend(usual)
 
 def _cache_blocks(transformer, threshold):
     "Let cache-dit skip blocks."
-    if not find_spec("cache_dit"): raise ValueError("cache_threshold needs cache-dit; install it with pip install 'llm-dit[cache]'.")
     import cache_dit
     for handler in logging.getLogger("CACHE_DIT").handlers: handler.setLevel(logging.ERROR)
     cache_dit.enable_cache(transformer, cache_config=cache_dit.DBCacheConfig(Fn_compute_blocks=1, Bn_compute_blocks=0, max_warmup_steps=2, residual_diff_threshold=threshold))
@@ -155,18 +181,6 @@ def _forget_blocks(transformer, steps):
     "Begin a picture with nothing kept of the one before."
     import cache_dit
     cache_dit.refresh_context(transformer, num_inference_steps=steps)
-
-def _check_lora(source, transformer):
-    "`ValueError` where a LoRA was made for another model: each of its matrices must fit a layer of the transformer."
-    try: tensors = diffusers.ZImagePipeline.lora_state_dict(str(source), use_safetensors=True)
-    except Exception as e: raise ValueError(f"{source} cannot be read as a LoRA ({str(e).splitlines()[0]}); expected a safetensors file with lora_A and lora_B matrices.") from e # diffusers raises many kinds here
-    layers = dict(transformer.named_modules())
-    for name, tensor in tensors.items():
-        path, _, kind = name.removeprefix("transformer.").partition(".lora_")
-        layer, side = layers.get(path), dict(A=("in_features", 1), B=("out_features", 0)).get(kind[:1])
-        if layer is None or side is None: raise ValueError(f"{source} is no LoRA for this transformer: it has no layer {path!r}.")
-        has, wants = tensor.shape[side[1]], getattr(layer, side[0], None)
-        if has != wants: raise ValueError(f"{source} is no LoRA for this transformer: its matrix for {path} is made for {side[0]}={has}, and the layer has {wants}.")
 
 # %% ../nbs/06_pipeline.ipynb #90027b5f
 class GenerationInterrupted(KeyboardInterrupt):
@@ -191,6 +205,7 @@ class ZImagePipeline:
         cache_threshold: float | None = None, # let cache-dit skip blocks of the transformer where a step changes less than this share; None is off
         quantization: str | None = None, # how the transformer was quantised, for the recipe
     ):
+        _check_options(attention_backend, cache_threshold, compile)
         wanted = pipe.transformer.config.cap_feat_dim
         if encoder.backend.embedding_dim != wanted:
             raise ValueError(f"The text encoder {encoder.backend.model_id} has hidden states of {encoder.backend.embedding_dim} numbers, but this transformer "
@@ -198,9 +213,11 @@ class ZImagePipeline:
         self.encoder, self.pipe, self.model_id, self.revision = encoder, pipe, model_id, revision
         self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
         self.device, self._loras, self._cancelled, self._turn, self._loaded_with = pipe._execution_device, {}, Event(), RLock(), None
-        if attention_backend: _set_attention(pipe.transformer, attention_backend)
-        if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
-        if compile: pipe.transformer.compile_repeated_blocks()
+        self._fingerprints: dict[str, PartFingerprint] | None = None
+        with undone_on_error(pipe):
+            if attention_backend is not None: _set_attention(pipe.transformer, attention_backend)
+            if cache_threshold is not None: _cache_blocks(pipe.transformer, cache_threshold)
+            if compile: pipe.transformer.compile_repeated_blocks()
 
     @classmethod
     def from_pretrained(cls,
@@ -218,6 +235,7 @@ class ZImagePipeline:
     ) -> "ZImagePipeline":
         "Load a whole model: text encoder by this package, transformer, VAE and scheduler by diffusers."
         config = (config or BackendConfig()).with_options(**options)
+        _check_options(attention_backend, cache_threshold, compile)
         parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
         path, device = _with_transformer(model, parts), best_device(config.device)
         dtype = best_dtype(config.dtype, device)
@@ -226,25 +244,28 @@ class ZImagePipeline:
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
+        reading = {part: PartFingerprint(_part_files(path, part, config)) for part in ("transformer", "vae") if part in parts}
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
         if not transformer_given: transformer = _load_part("transformer", path, config, dtype, **quantization_options(config.quantization, device, dtype, diffusers))
         if vae is None: vae = _load_part("vae", path, config, dtype)
         pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options())
+        fingerprints = _watched(pipe, encoder, reading, streamed=plan.memory == "low" and device.type == "cpu")
         _place(pipe, plan, device)
         made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, None if transformer_given else config.quantization)
+        made._fingerprints = fingerprints
         made._loaded_with = dict(model=model, text_encoder=text_encoder, **given, memory=memory, compile=compile, attention_backend=attention_backend, cache_threshold=cache_threshold, config=config)
         return made
 
     def __reduce__(self):
         "Pickled, it is how it was loaded and not its weights: another process reads the same files."
         if self._loaded_with is None: raise TypeError("This pipeline was put together from parts, so another process could not load it; use from_pretrained.")
-        return _load_again, (self._loaded_with, [(source, weight, name) for name, (source, weight) in self._loras.items()])
+        return _load_again, (self._loaded_with, list(self._loras.values()))
 
     def __repr__(self) -> str:
         config = self.pipe.transformer.config
-        extras = [f"memory={self.plan.memory!r}"] * bool(self.plan and self.plan.memory != "fast") + ["compiled"] * self.compile + [f"cache_threshold={self.cache_threshold}"] * (self.cache_threshold is not None) + [f"{weight:g} × LoRA {name}" for name, (_, weight) in self._loras.items()]
+        extras = [f"memory={self.plan.memory!r}"] * bool(self.plan and self.plan.memory != "fast") + ["compiled"] * self.compile + [f"cache_threshold={self.cache_threshold}"] * (self.cache_threshold is not None) + [f"{weight:g} × LoRA {name}" for name, weight in self.loras.items()]
         return (f"ZImagePipeline({self.model_id}, {config.n_layers} layers × {config.dim}, {_name(self.pipe.transformer.dtype)}, "
                 f"{self.device}, {self.attention_backend} attention{''.join(f', {extra}' for extra in extras)})\n  {self.encoder!r}")
 
@@ -256,7 +277,7 @@ class ZImagePipeline:
     @property
     def attention_backend(self) -> str:
         "The attention that the transformer runs, as diffusers names it."
-        return AttentionBackendName(next(module.processor._attention_backend or "native" for module in self.pipe.transformer.modules() if hasattr(module, "processor"))).value
+        return AttentionBackendName(next(module.processor._attention_backend or _AttentionBackendRegistry.get_active_backend()[0] for module in self.pipe.transformer.modules() if hasattr(module, "processor"))).value
 
     def __call__(self,
         prompt: Prompt | Sequence[Prompt] | EncodingOutput, # one prompt, several, or embeddings made before
@@ -294,14 +315,17 @@ class ZImagePipeline:
             clock.lap("encode")
             wanted = [(i, seeds[i] + j) for i in range(count) for j in range(num_images)]
             batches = _batches(wanted, encoding, 1 if image else batch_size)
+            said = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt, image=image, strength=strength)
+            together = {k: len(batch) for batch in batches for k in batch}
+            made_of = dict(from_embeddings=True) if isinstance(prompt, EncodingOutput) else {}
+            recipes = [self._recipe(encoding[i], template=templates[i], seed=s, batch_size=together[k], **made_of, **said) for k, (i, s) in enumerate(wanted)]
             steps = _steps(num_inference_steps, strength if image else 1)
             bar = tqdm(total=len(batches) * steps, desc="denoising", unit="step", leave=False, disable=not progress)
             start = dict(image=image, strength=strength) if image else {}
             images, stopped = self._make(wanted, batches, encoding, negative, _Loop(self._cancelled, clock, callback_on_step_end, bar, steps), **start, height=height, width=width,
                 guidance_scale=guidance_scale, sigmas=sigmas, callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs))
-        said = dict(height=height, width=width, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt, image=image, strength=strength)
-        together = {k: len(batch) for batch in batches for k in batch}
-        recipes = [replace(self.recipe_for(encoding[i], template=templates[i], seed=s, **said), batch_size=together[k], from_embeddings=isinstance(prompt, EncodingOutput)) for k, (i, s) in enumerate(wanted) if k in images]
+        weights = self.weights
+        recipes = [replace(recipe, weights=weights) for k, recipe in enumerate(recipes) if k in images]
         generation = Generation([images[k] for k in sorted(images)], recipes, encoding, clock.laps) if images else None
         if stopped: raise GenerationInterrupted(generation)
         return generation
@@ -319,64 +343,125 @@ class ZImagePipeline:
         image: Image.Image | None = None, # a picture to start from
         strength: float = 0.6, # how much of that picture is replaced
     ) -> Recipe:
-        "What a picture would be made with, without making it; `ValueError` where it cannot have this size."
+        "Return what an image would be made with, without making it; `ValueError` if it cannot have this size, or the recipe could not be read again."
         height, width = self._size(height, width, image, strength)
-        text, transformer, backend = encoding.texts[0], self.pipe.transformer, self.encoder.backend
-        other = dict(text_encoder=(backend.model_id, self.model_id), text_encoder_dtype=(_name(backend.dtype), _name(transformer.dtype)), text_encoder_device=(backend.device.type, self.device.type))
-        template = template if template is None else self.encoder.find_template(template)
-        return Recipe(text=str(text), input_ids_hash=hash_ids(encoding.input_ids[0]), seed=seed, height=height, width=width, model=self.model_id, revision=self.revision,
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt if guidance_scale > 0 else None,
-            **(dict(image_hash=hash_image(image), strength=strength) if image else {}), **(dict(template=template.name, template_hash=template.hash) if template else {}),
-            shift=self.pipe.scheduler.config.shift, hidden_layer=encoding.hidden_layer, device=self.device.type, dtype=_name(transformer.dtype),
-            **{name: own for name, (own, usual) in other.items() if own != usual},
-            quantization=self.quantization, vae_tiling=_tiles(self.pipe.vae, height, width), attention_backend=self.attention_backend, compile=self.compile, cache_threshold=self.cache_threshold,
-            loras=tuple(self._loras.values()), special_tokens=getattr(text, "special_tokens", "allow"),
-            spans=tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
-            forged=getattr(text, "forged", ()), history=encoding.history)
+        recipe = self._recipe(
+            encoding, template=template, seed=seed, height=height, width=width, num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale, negative_prompt=negative_prompt, image=image, strength=strength,
+        )
+        return replace(recipe, weights=self.weights)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        "Fingerprints of the text encoder, the transformer without LoRAs, and the VAE, by name (see `fingerprints`)."
+        if self._fingerprints is None:
+            self._fingerprints = _watched(self.pipe, self.encoder, {}, streamed=False)
+        return {part: fingerprint.value() for part, fingerprint in self._fingerprints.items()}
+
+    def _recipe(self, encoding, *, template, image, strength, guidance_scale, negative_prompt, **said):
+        "Return the recipe of an image without the fingerprints of the weights, checked."
+        template = self.encoder.find_template(template) if template is not None else None
+        start = {"image_hash": hash_image(image), "strength": strength} if image else {}
+        named = {"template": template.name, "template_hash": template.hash} if template else {}
+        guided = negative_prompt if guidance_scale > 0 else None
+        recipe = Recipe(
+            **_of_encoding(encoding, self.encoder, said.get("from_embeddings", False)), **self._of_parts(said["height"], said["width"]),
+            **start, **named, guidance_scale=guidance_scale, negative_prompt=guided, **said,
+        )
+        return recipe.validate()
+
+    def _of_parts(self, height, width):
+        "What a recipe says of the loaded model and of this machine."
+        transformer, vae, backend = self.pipe.transformer, self.pipe.vae, self.encoder.backend
+        usual = {
+            "text_encoder": (short_name(backend.model_id), short_name(self.model_id)), "text_encoder_dtype": (_name(backend.dtype), _name(transformer.dtype)),
+            "text_encoder_device": (backend.device.type, self.device.type), "vae_dtype": (_name(vae.dtype), _name(transformer.dtype)),
+        }
+        used = {"peft": self._loras, "cache-dit": self.cache_threshold is not None, **{name: self.quantization for name in ("torchao", "bitsandbytes")}}
+        return {
+            **{name: own for name, (own, other) in usual.items() if own != other}, "model": short_name(self.model_id), "revision": self.revision,
+            "shift": float(self.pipe.scheduler.config.get("shift", 1.0)), "scheduler": _scheduler_record(self.pipe.scheduler),
+            "device": self.device.type, "dtype": _name(transformer.dtype), "quantization": self.quantization or _quantization_of(transformer),
+            "vae_tiling": _tiles(vae, height, width), "attention_backend": self.attention_backend, "compile": self.compile,
+            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches(),
+            "versions": installed_versions(*(name for name, needed in used.items() if needed)),
+        }
 
     def cancel(self) -> None:
         "Stop the running call after its present step, from another thread: it ends in a `GenerationInterrupted`."
         self._cancelled.set()
 
     def reproduce(self,
-        recipe: Recipe | str | Path | Image.Image, # a recipe, or a PNG that carries one
+        recipe: Recipe | str | Path | Image.Image, # a recipe, or an image that carries one
         *,
-        image: Image.Image | None = None, # the picture it started from, if it started from one
-        **options: Any, # `progress`, `callback_on_step_end`
+        image: Image.Image | None = None, # the image it started from, if it started from one
+        encoding: EncodingOutput | None = None, # what conditioned it, if that was edited
+        **options: Any, # `progress`, `callback_on_step_end`, `latents` if it started from the caller's noise
     ) -> Generation:
-        "Make the picture of a recipe again: the same pixels on the same machine with the same versions. `RecipeWarning` where something is not as the recipe names it."
-        if not isinstance(recipe, Recipe): recipe = Recipe.from_png(recipe)
-        if recipe.from_embeddings:
-            raise ValueError("This picture was made from embeddings, which its recipe does not hold; load them with EncodingOutput.load and call the pipeline.")
-        if (found := hash_image(image) if image else None) != recipe.image_hash:
-            raise ValueError(f"The recipe {'starts from a picture with the fingerprint ' + recipe.image_hash if recipe.image_hash else 'starts from noise alone'}, and {'the one given has ' + found if found else 'none was given'}; "
-                             f"{'give that picture as image=' if recipe.image_hash else 'leave image out'}.")
-        encoding = self.encoder.backend.encode([recipe.formatted()], hidden_layer=recipe.hidden_layer)
-        found = hash_ids(encoding.input_ids[0])
-        if found != recipe.input_ids_hash:
-            raise ValueError(f"The recipe's text gives other token ids here ({found}, recorded {recipe.input_ids_hash}); load the model {recipe.model} that it was made with.")
-        same = {name: getattr(recipe, name) for name in ("seed", "height", "width", "num_inference_steps", "guidance_scale", "hidden_layer")}
-        made = self(encoding, negative_prompt=recipe.negative_prompt or "", image=image, **(dict(strength=recipe.strength) if image else {}), **same, **options)
-        made = replace(made, recipes=[replace(made.recipe, from_embeddings=False, template=recipe.template, template_hash=recipe.template_hash)])
-        if differs := recipe.diff(made.recipe):
-            warnings.warn("The picture was made again with " + ", ".join(f"{name} {now!r} instead of {then!r}" for name, (then, now) in differs.items()) + "; its pixels may differ.", RecipeWarning, stacklevel=2)
+        """Make the image of a recipe again: the same pixels on the same machine with the same versions.
+
+        Warns with a `RecipeWarning` if anything is not as the recipe names it: weights, scheduler, LoRAs, versions …
+        `ValueError` if an input that the recipe does not hold is missing or another one, or its text gives other tokens.
+        """
+        if not isinstance(recipe, Recipe):
+            recipe = Recipe.from_image(recipe)
+        _check_inputs(recipe, image, options)
+        conditioning = self._conditioning(recipe, encoding)
+        made = self(
+            conditioning, image=image, **({"strength": recipe.strength} if image else {}), negative_prompt=recipe.negative_prompt or "",
+            **{name: getattr(recipe, name) for name in _SAID_IN_CALL}, **_unusual(recipe), **options,
+        )
+        kept = {name: getattr(recipe, name) for name in ("from_embeddings", "template", "template_hash", "max_length", "on_overflow")}
+        if not recipe.from_embeddings or recipe.embedding_hash is None:
+            kept |= {"embedding_hash": recipe.embedding_hash, "edited": recipe.edited}
+        made = replace(made, recipes=[replace(made.recipe, **kept)])
+        if differs := recipe.unlike(made.recipe):
+            what = ", ".join(f"{name} {now!r} instead of {then!r}" for name, (then, now) in differs.items())
+            warnings.warn(f"The image was made again with {what}; its pixels may differ.", RecipeWarning, stacklevel=2)
         return made
 
+    def _conditioning(self, recipe, encoding):
+        "Return what conditions the image of a recipe; `ValueError` if that is not to be had."
+        if encoding is not None:
+            _check_encoding(recipe, encoding)
+            return encoding
+        if recipe.edited:
+            done = f" ({', '.join(recipe.history)})" if recipe.history else ""
+            raise ValueError(f"This image was made from an edited embedding{done}, which its recipe does not hold; "
+                             "give it as encoding=, for example EncodingOutput.load(file).")
+        backend = self.encoder.backend
+        limits = {name: getattr(recipe, name) for name in ("max_length", "on_overflow")}
+        own = {"max_length": backend.max_length, "on_overflow": _overflow_mode(backend)}
+        if limits != own and isinstance(backend, TransformersBackend):
+            backend = backend.replace(**limits)
+        encoding = backend.encode([recipe.formatted()], hidden_layer=recipe.hidden_layer)
+        if (found := hash_ids(encoding.input_ids[0])) != recipe.input_ids_hash:
+            raise ValueError(f"The recipe's text gives other token ids here ({found}, recorded {recipe.input_ids_hash}); load the model {recipe.model} that it was made with.")
+        return encoding
+
     def load_lora(self,
-        source: str | Path, # a safetensors file, a folder, or a Hub id
-        weight: float = 1.0, # how strongly it acts
+        source: str | Path, # a safetensors file, a folder, or a Hub id (`owner/name`, `owner/name/file.safetensors`)
+        weight: float = 1.0, # how strongly it acts; 0 and negative numbers are allowed
         name: str | None = None, # to unload it by; the file's name if not given
     ) -> ExitStack: # in a `with` statement it is unloaded at the end; otherwise it stays
-        "Put a LoRA on the transformer, beside those that are there. The text encoder has none."
-        name = (name or Path(source).stem).replace(".", "_")
-        if not find_spec("peft"): raise ValueError("A LoRA needs peft; install it with pip install 'llm-dit[lora]'.")
-        if getattr(self.pipe, "streamed", None): raise ValueError("A LoRA cannot be put on weights that are streamed from the disk; load the model with memory='balanced' or 'fast'.")
-        if Path(source).suffix and not Path(source).exists(): raise ValueError(f"There is no file {source}; expected a safetensors file, a folder, or a Hub id.")
-        if name in self._loras: raise ValueError(f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name.")
-        _check_lora(source, self.pipe.transformer)
-        self.pipe.load_lora_weights(str(source), adapter_name=name, use_safetensors=True)
-        self._loras[name] = str(source), weight
-        self._set_loras()
+        """Put a LoRA or LoKr on the transformer, beside those that are there.
+
+        The spellings of diffusers, peft, ComfyUI, kohya, LyCORIS and ai-toolkit are read. A `ValueError` says why a file cannot be used, before anything is changed;
+        whatever ends the call early leaves the pipeline as it was. Tensors for a text encoder are left out with a warning.
+        """
+        with self._turn:
+            name, weight = self._new_lora(source, weight, name)
+            file = find_lora(source, **(self._loaded_with or {}).get("config", BackendConfig()).hub_options() | {"revision": None})
+            read = read_lora(file, self.pipe.transformer, str(source))
+            self._check_placement(read.type)
+            again = str(file.resolve()) if Path(source).expanduser().exists() else str(source)
+            lora = LoadedLora(name, again, weight, read.type, lora_hash(file), adapter_name(name, _adapters(self.pipe.transformer)))
+            with undone_on_error(self, self.pipe):
+                put_lora(self.pipe, read, lora.adapter)
+                self._loras[name] = lora
+                self._set_loras()
+        if read.left_out:
+            warnings.warn(f"{source} also holds {len(read.left_out)} tensors for a text encoder, such as {read.left_out[0]}; they are left out, since the text encoder takes no LoRA here.", UserWarning, stacklevel=2)
         stack = ExitStack()
         stack.callback(self.unload_lora, name)
         return stack
@@ -385,19 +470,59 @@ class ZImagePipeline:
         name: str | None = None, # None unloads all
     ) -> None:
         "Take a LoRA off again; the transformer is then as it was before."
-        if name is not None and name not in self._loras: raise ValueError(f"There is no LoRA named {name!r}; loaded: {', '.join(self._loras) or 'none'}.")
-        for each in [name] if name is not None else list(self._loras):
-            self.pipe.delete_adapters(each)
-            del self._loras[each]
-        if self._loras: self._set_loras()
-        else: self.pipe.unload_lora_weights()
+        with self._turn:
+            self._known_lora(name)
+            gone = [name] if name is not None else list(self._loras)
+            with undone_on_error(self, self.pipe):
+                adapters = [self._loras.pop(each).adapter for each in gone]
+                if self._loras:
+                    self.pipe.delete_adapters(adapters)
+                    self._set_loras()
+                elif adapters:
+                    self.pipe.unload_lora_weights()
+
+    def set_lora_weight(self,
+        name: str, # of a loaded LoRA
+        weight: float, # how strongly it acts from now on
+    ) -> None:
+        "Change how strongly a loaded LoRA acts."
+        with self._turn:
+            self._known_lora(name)
+            weight = lora_weight(weight)
+            with undone_on_error(self, self.pipe):
+                self._loras[name] = replace(self._loras[name], weight=weight)
+                self._set_loras()
 
     @property
     def loras(self) -> dict[str, float]:
         "Loaded LoRAs and their weights."
-        return {name: weight for name, (_, weight) in self._loras.items()}
+        return {name: lora.weight for name, lora in self._loras.items()}
 
-    def _set_loras(self): self.pipe.set_adapters(list(self._loras), list(self.loras.values()))
+    def _new_lora(self, source, weight, name):
+        "Return the name and the weight of a LoRA that is to be loaded; `ValueError` if it cannot be."
+        weight, name = lora_weight(weight), lora_name(source, name)
+        if not find_spec("peft"): raise ValueError("A LoRA needs peft; install it with pip install 'llm-dit[lora]'.")
+        if name in self._loras: raise ValueError(f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name.")
+        own = {lora.adapter for lora in self._loras.values()}
+        if other := sorted(set(_adapters(self.pipe.transformer)) - own):
+            raise ValueError(f"The transformer has the adapter {other[0]!r}, which was not loaded by load_lora, so that no recipe could name it; unload it, and load it with load_lora.")
+        return name, weight
+
+    def _known_lora(self, name):
+        "Raise a `ValueError` if there is no LoRA of that name."
+        if name is not None and name not in self._loras:
+            raise ValueError(f"There is no LoRA named {name!r}; loaded: {', '.join(self._loras) or 'none'}.")
+
+    def _check_placement(self, kind):
+        "Raise a `ValueError` if weights are streamed in a way that no LoRA of this kind can be put on."
+        if getattr(self.pipe, "streamed", None):
+            raise ValueError("A LoRA cannot be put on weights that are streamed from the disk; load the model with memory='balanced' or 'fast'.")
+        if kind == "lokr" and _is_group_offload_enabled(self.pipe.transformer):
+            raise ValueError("A LoKr cannot be put on weights that are streamed; load the model with memory='balanced' or 'fast'.")
+
+    def _set_loras(self):
+        "Let each LoRA act by its weight."
+        self.pipe.set_adapters([lora.adapter for lora in self._loras.values()], list(self.loras.values()))
 
     def _size(self, height, width, image, strength):
         "The size of the picture; `ValueError` where it cannot be made."
@@ -457,12 +582,121 @@ class ZImagePipeline:
                 raise NonFiniteError(f"The picture has NaN or infinite numbers, since {name} of the {part} has; its file is damaged, or it was changed: load the model again.")
         warnings.warn(f"A picture has NaN or infinite numbers, which are shown black, and no weight in memory has: they grew beyond {_name(self.pipe.transformer.dtype)}; load the model in bfloat16 or float32.", RuntimeWarning, stacklevel=5)
 
+_SAID_IN_CALL = ("seed", "height", "width", "num_inference_steps", "guidance_scale", "hidden_layer")
+
+def _unusual(recipe):
+    "Arguments of a call that a recipe names if they are not the usual ones."
+    usual = {"cfg_normalization": False, "cfg_truncation": 1.0, "sigmas": ()}
+    return {name: getattr(recipe, name) for name, value in usual.items() if getattr(recipe, name) != value}
+
+def _check_inputs(recipe, image, options):
+    "`ValueError` if an input that a recipe names is missing or another one, or an option is one that the recipe says."
+    told = [name for name in options if name in {each.name for each in fields(Recipe)} | {"prompt", "template", "num_images"}]
+    if told:
+        raise ValueError(f"reproduce takes {told[0]} from the recipe; change it there with dataclasses.replace(recipe, {told[0]}=…), or call the pipeline.")
+    given = {"image": (image, hash_image, recipe.image_hash), "latents": (options.get("latents"), hash_tensor, recipe.latents_hash)}
+    for name, (value, fingerprint, wanted) in given.items():
+        found = None if value is None else fingerprint(value)
+        if found == wanted:
+            continue
+        starts = f"starts from {name} with the fingerprint {wanted}" if wanted else f"has no {name} to start from"
+        ending = f"those given have {found}" if found else "none were given"
+        raise ValueError(f"The recipe {starts}, and {ending}; {f'give them as {name}=' if wanted else f'leave {name} out'}.")
+
+def _check_encoding(recipe, encoding):
+    "`ValueError` if an encoding is not the one that an image was made from."
+    if len(encoding) != 1:
+        raise ValueError(f"encoding= holds {len(encoding)} prompts, and a recipe has one; choose it, as in encoding[0].")
+    if not recipe.from_embeddings:
+        raise ValueError("This image was made from its text, which the recipe holds; leave encoding out.")
+    if recipe.embedding_hash is None:
+        warnings.warn("The recipe has no fingerprint of the embedding that its image was made from, so the one given may be another.", RecipeWarning, stacklevel=4)
+    elif (found := _fingerprint(encoding)) != recipe.embedding_hash:
+        raise ValueError(f"The encoding has the fingerprint {found}, and the image was made from {recipe.embedding_hash}; give the one that was edited in the same way.")
+
+def _fingerprint(encoding):
+    return encoding.fingerprint() if hasattr(encoding, "fingerprint") else hash_tensor(encoding.embedding)
+
+def _is_edited(encoding):
+    plain = ("window(", "pool(", "interpolate(", "quantization(", "incremental")
+    return getattr(encoding, "edited", any(not done.startswith(plain) for done in encoding.history))
+
+def _overflow_mode(backend):
+    "What a text encoder does with a prompt that is too long."
+    return getattr(getattr(backend, "config", None), "on_overflow", "warn")
+
+def _of_encoding(encoding, encoder, from_embeddings):
+    "What a recipe says of the text, and of the embedding if the caller made it."
+    text, backend = encoding.texts[0], encoder.backend
+    shortened = encoding.truncated[0] or any(done.startswith(("window(", "pool(", "interpolate(")) for done in encoding.history)
+    limit = {"max_length": backend.max_length} if shortened or len(encoding.embeddings[0]) > 512 else {}
+    mode = {"on_overflow": _overflow_mode(backend)} if shortened else {}
+    own = {"embedding_hash": _fingerprint(encoding), "edited": _is_edited(encoding)} if from_embeddings else {}
+    return {
+        "text": str(text), "input_ids_hash": hash_ids(encoding.input_ids[0]), "hidden_layer": encoding.hidden_layer,
+        "special_tokens": getattr(text, "special_tokens", "allow"), "forged": getattr(text, "forged", ()),
+        "spans": tuple((span.label, span.start, span.end) for span in getattr(text, "spans", ())),
+        "history": encoding.history, "formatter": encoder.formatter, **limit, **mode, **own,
+    }
+
+def _scheduler_record(scheduler):
+    "What a recipe says of a scheduler: its class and its configuration."
+    said = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
+    return json.loads(json.dumps({"class": type(scheduler).__name__, **said}, default=str))
+
+def _lora_records(loras):
+    "What a recipe says of the loaded LoRAs."
+    return tuple(lora.record() for lora in loras.values())
+
+def _quantization_of(transformer):
+    "How a transformer that the caller loaded is quantised; None if it is not."
+    kinds = Counter(kind.name for x in transformer.parameters() if (kind := getattr(x, "quant_type", None)) is not None and hasattr(kind, "name"))
+    if kinds:
+        return f"gguf-{kinds.most_common(1)[0][0]}"
+    method = getattr(getattr(transformer.config, "quantization_config", None), "quant_method", None)
+    return None if method is None else str(getattr(method, "value", method))
+
+def _part_files(path, part, config):
+    "Files of a part's weights on this machine; none if they are not here yet."
+    folder = Path(path, part) if Path(path).is_dir() else None
+    if folder is None:
+        found = try_to_load_from_cache(path, f"{part}/config.json", cache_dir=config.cache_dir, revision=config.revision)
+        folder = Path(found).parent if isinstance(found, str) else None
+    return weight_files(folder) if folder and folder.is_dir() else []
+
+def _encoder_files(backend):
+    "Files of a text encoder's weights; none if it was not loaded from files, or changed since."
+    if not isinstance(backend, TransformersBackend) or not backend.unchanged:
+        return []
+    path = Path(resolve_model(backend.model_id))
+    if path.is_file():
+        return [path]
+    parts = component_subfolders(str(path), **backend.config.hub_options())[1] if path.is_dir() else "text_encoder"
+    return _part_files(str(path), parts, backend.config)
+
+def _watched(pipe, encoder, reading, streamed):
+    "Fingerprints of the parts of a pipeline that follow their changes, by part."
+    backend, found = encoder.backend, {}
+    if isinstance(getattr(backend, "model", None), torch.nn.Module):
+        found["text_encoder"] = PartFingerprint(_encoder_files(backend)).watch(lambda: backend.model)
+    for part in ("transformer", "vae"):
+        fingerprint = reading.get(part) or PartFingerprint()
+        found[part] = fingerprint.watch(lambda part=part: getattr(pipe, part), fixed=streamed and part == "transformer")
+    return found
+
+def _adapters(transformer):
+    "Return the adapters that are on a transformer, by peft's names."
+    return list(getattr(transformer, "peft_config", None) or {})
+
 def _name(dtype): return str(dtype).removeprefix("torch.")
 
 def _load_again(arguments, loras):
     "What another process does with a pickled pipeline."
     pipeline = ZImagePipeline.from_pretrained(**arguments)
-    for lora in loras: pipeline.load_lora(*lora)
+    for lora in loras:
+        pipeline.load_lora(lora.source, lora.weight, lora.name)
+        if (found := pipeline._loras[lora.name].hash) != lora.hash:
+            raise ValueError(f"{lora.source} is not the LoRA that was loaded before (its fingerprint is {found}, and was {lora.hash}); load it again.")
     return pipeline
 
 def _tiles(vae, height, width):

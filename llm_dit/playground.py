@@ -10,7 +10,9 @@ import base64
 import difflib
 import re
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -23,6 +25,7 @@ from IPython.display import HTML
 
 from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput, align_tokens, token_strip
+from .files import write_file
 from .pipeline import GenerationInterrupted, ZImagePipeline
 from .preview import LatentPreview
 from .recipe import Generation
@@ -92,17 +95,21 @@ class Editor(widgets.VBox):
         self.category = widgets.Dropdown(options=["all", *registry.by_category()], description="category")
         self.template = widgets.Combobox(value="default" if "default" in registry else next(iter(registry), ""), options=[*registry], description="template", continuous_update=False)
         self.state = widgets.HTML()
-        self.prompt, self.system = _area("prompt", 3, value=prompt), _area("system", 6)
-        self.think = widgets.ToggleButtons(options=["off", "empty", "text"], description="think block", style=widgets.ToggleButtonsStyle(button_width="5em"))
-        self.thinking, self.assistant = _area("thought", 4), widgets.Text(description="answer", placeholder="how it begins", continuous_update=True, layout=widgets.Layout(width="98%"))
+        self.prompt, self.system = _area("prompt", 3, value=prompt), _area("system", 6, tooltip="system")
+        self.think = widgets.ToggleButtons(options=["off", "empty", "text"], description="think block", tooltip="thinking: None, an empty text, or a text", style=widgets.ToggleButtonsStyle(button_width="5em"))
+        self.thinking, self.assistant = _area("thought", 4, tooltip="thinking"), widgets.Text(description="answer", tooltip="assistant", placeholder="how it begins", continuous_update=True, layout=widgets.Layout(width="98%"))
         self.revert = widgets.Button(description="Revert", icon="undo", tooltip="back to the template's own texts")
         self.save_name = widgets.Text(placeholder="name of a new template", layout=widgets.Layout(width="14em"))
         self.save = widgets.Button(description="Save as…", icon="save")
+        self.save_anyway = widgets.Button(description="Save anyway", button_style="warning")
+        self.saved = widgets.HTML()
         super().__init__([widgets.HBox([self.category, self.template]), self.state, self.prompt, self.system, self.think, self.thinking, self.assistant,
-                          widgets.HBox([self.revert, self.save_name, self.save])], layout=widgets.Layout(width="44%", min_width="24em"))
+                          widgets.HBox([self.revert, self.save_name, self.save, self.save_anyway]), self.saved], layout=widgets.Layout(width="44%", min_width="24em"))
         self.category.observe(self._narrow, "value")
         self.think.observe(lambda _: self._show_thought(), "value")
         self._show_thought()
+        self.save_name.observe(lambda _: self.ask_before_saving(False), "value")
+        self.ask_before_saving(False)
 
     @property
     def chosen(self) -> Template | None:
@@ -132,20 +139,62 @@ class Editor(widgets.VBox):
         return base.replace(name=name, category="mine", variables={}, path=None, system_prompt=said["system"], assistant_content=said["assistant"] or None,
                             thinking_content=said["thinking"] or None, add_think_block=None if said["thinking"] is None else True)
 
+    def ask_before_saving(self, wanted: bool) -> None:
+        "Show the button that saves over a template, or hide it, and forget what was saved last."
+        self.save_anyway.layout.display = "" if wanted else "none"
+        self.saved.value = ""
+
+    def taken(self, name: str) -> str:
+        "What has a name already, as the end of a sentence; empty if nothing has."
+        path = self.save_folder / f"{name}.md"
+        if path.exists():
+            return f"in {path}, which would be overwritten"
+        if name in self.registry or name in self.registry.errors:
+            return "and yours would be used in its place"
+        return ""
+
+    def write(self, name: str) -> Path:
+        "Write the texts as a template and load it; if any of it fails, registry and disk are as before."
+        template, path = self.as_template(name), self.save_folder / f"{name}.md"
+        before = path.read_bytes() if path.exists() else None
+        new_folders = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        try:
+            template.save(path)
+            registry = TemplateRegistry(*dict.fromkeys([*self.registry.folders, self.save_folder]))
+            if registry[name].hash != template.hash:
+                raise ValueError(f"{path} is not read back as it was written; give the template another name.")
+        except BaseException:
+            _restore(path, before, new_folders)
+            raise
+        self.registry = registry
+        return path
+
     def _narrow(self, _):
         self.template.options = [stem for stem, t in self.registry.items() if self.category.value in ("all", t.category)]
 
     def _show_thought(self): self.thinking.layout.display = "" if self.think.value == "text" else "none"
 
+def _restore(path: Path, before: bytes | None, new_folders: Sequence[Path]) -> None:
+    "Put a file back as it was, and take folders away that were not there."
+    with suppress(OSError):
+        if before is None:
+            path.unlink(missing_ok=True)
+        elif path.read_bytes() != before:
+            write_file(path, before)
+    with suppress(OSError):
+        for folder in new_folders:
+            folder.rmdir()
+
 class Painter(widgets.VBox):
     "The lower part: makes pictures, keeps them, compares two."
     def __init__(self, size: int, sizes: Sequence[int]):
         short = dict(layout=widgets.Layout(width="10em"), style={"description_width": "3.5em"})
-        self.seed = widgets.IntText(0, description="seed", layout=widgets.Layout(width="14em"), style=short["style"])
-        self.lock = widgets.ToggleButton(False, description="lock", icon="lock", tooltip="keep the seed for the next picture", layout=widgets.Layout(width="5em"))
-        self.dice = widgets.Button(icon="random", tooltip="another seed", layout=widgets.Layout(width="3em"))
-        self.width, self.height = (widgets.Dropdown(options=sizes, value=size, description=name, **short) for name in ("width", "height"))
-        self.steps = widgets.BoundedIntText(8, min=1, max=50, description="steps", **short)
+        self.seed = widgets.IntText(0, description="seed", tooltip="seed", layout=widgets.Layout(width="14em"), style=short["style"])
+        self.lock = widgets.ToggleButton(True, description="lock", icon="lock", layout=widgets.Layout(width="5em"),
+                                         tooltip="keep the seed, so that two images differ by their texts alone")
+        self.new_seed = widgets.Button(description="New seed", icon="random", layout=widgets.Layout(width="8em"))
+        self.width, self.height = (widgets.Dropdown(options=sizes, value=size, description=name, tooltip=f"{name} in pixels", **short) for name in ("width", "height"))
+        self.steps = widgets.BoundedIntText(8, min=1, max=50, description="steps", tooltip="num_inference_steps", **short)
         self.generate = widgets.Button(description="Generate", icon="picture-o", button_style="primary")
         self.cancel = widgets.Button(description="Cancel", icon="stop", disabled=True)
         self.progress = widgets.IntProgress(0, min=0, max=8, layout=widgets.Layout(width="14em"))
@@ -153,9 +202,9 @@ class Painter(widgets.VBox):
         self.picture, self.compare = hidden_picture("512px"), widgets.VBox()
         self.history = widgets.HBox(layout=widgets.Layout(overflow="auto", width="98%"))
         self.code = _area("as Python", 9, disabled=True)
-        super().__init__([widgets.HBox([self.seed, self.lock, self.dice, self.width, self.height, self.steps], layout=widgets.Layout(flex_flow="row wrap")),
+        super().__init__([widgets.HBox([self.seed, self.lock, self.new_seed, self.width, self.height, self.steps], layout=widgets.Layout(flex_flow="row wrap")),
                           widgets.HBox([self.generate, self.cancel, self.progress, self.told]), widgets.HBox([self.picture, self.compare]), self.history, self.code])
-        self.dice.on_click(lambda _: setattr(self.seed, "value", randrange(2**31)))
+        self.new_seed.on_click(lambda _: setattr(self.seed, "value", randrange(2**31)))
 
 # %% ../nbs/08a_playground.ipynb #b8eb7cfa
 #: How an encoding can be looked at: functions of the encoding, of the one that was pinned, and of the number of columns.
@@ -169,13 +218,13 @@ class Viewer(widgets.VBox):
         self.count = widgets.IntProgress(0, min=0, max=encoder.backend.max_length, layout=widgets.Layout(width="16em"))
         self.count_text = widgets.HTML()
         self.view = widgets.Dropdown(options=[*VIEWS], description="view")
-        self.layer = widgets.IntSlider(encoder.backend.num_layers - 1, min=0, max=highest, description="layer", continuous_update=True)
+        self.layer = widgets.IntSlider(encoder.backend.num_layers - 1, min=0, max=highest, description="layer", tooltip="hidden_layer", continuous_update=True)
         self.columns = widgets.IntSlider(96, min=16, max=256, step=16, description="columns")
         self.pin = widgets.Button(description="Pin as A", icon="thumb-tack")
         self.unpin = widgets.Button(description="Unpin", disabled=True)
-        self.prompt, self.tokens, self.difference, self.error = (widgets.HTML() for _ in range(4))
+        self.prompt, self.tokens, self.difference, self.error, self.notice = (widgets.HTML() for _ in range(5))
         self.heatmap = hidden_picture()
-        super().__init__([widgets.HBox([self.count, self.count_text]), self.error, self.prompt, self.tokens, widgets.HBox([self.view, self.layer, self.columns], layout=widgets.Layout(flex_flow="row wrap")),
+        super().__init__([widgets.HBox([self.count, self.count_text]), self.error, self.notice, self.prompt, self.tokens, widgets.HBox([self.view, self.layer, self.columns], layout=widgets.Layout(flex_flow="row wrap")),
                           widgets.HBox([self.pin, self.unpin]), self.difference, self.heatmap], layout=widgets.Layout(width="55%", min_width="24em"))
 
     def show_count(self, tokens: int, truncated: bool) -> None:
@@ -188,7 +237,25 @@ class Viewer(widgets.VBox):
         "One sentence where the user is looking; an empty one takes it away."
         self.error.value = f"<div role='alert' style='color:#d55e00;font-weight:bold'>{escape(sentence)}</div>" if sentence else ""
 
+    def notify(self, sentences: Sequence[str]) -> None:
+        "Show warnings as text; none takes them away."
+        shown = "<br>".join(map(escape, sentences))
+        self.notice.value = f"<div role='status' style='color:#8a5a00'>{shown}</div>" if shown else ""
+
 # %% ../nbs/08a_playground.ipynb #1acee09d
+_LISTENING = threading.Lock() # what is done with warnings holds for all threads
+
+@contextmanager
+def _warnings_of() -> Iterator[list[str]]:
+    "A list of the warnings raised within, each once."
+    said = []
+    with _LISTENING, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield said
+        finally:
+            said += dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, UserWarning))
+
 class Playground(widgets.VBox):
     "Change a template and watch; everything on one screen."
     def __init__(self,
@@ -198,6 +265,9 @@ class Playground(widgets.VBox):
         save_folder: str | Path = "templates", # where *Save as…* writes
         delay: float = 0.05, # seconds without a key before the model is asked, and again before the figure is drawn
     ):
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt is a {type(prompt).__name__}, expected text, which can be edited; "
+                            "give the content of the user message, and type the rest into its fields.")
         self.pipeline = source if isinstance(source, ZImagePipeline) else None
         self.encoder: ZImageTextEncoder = source.encoder if self.pipeline else source
         self.encoding: EncodingOutput | None = None # what is shown
@@ -220,7 +290,7 @@ class Playground(widgets.VBox):
         e, v, p = self.editor, self.viewer, self.painter
         e.template.observe(lambda change: self.choose(change.new), "value")
         for control in (e.prompt, e.system, e.think, e.thinking, e.assistant, v.view, v.layer, v.columns): control.observe(lambda _: self.refresh(), "value")
-        for button, action in ((e.revert, lambda: self.choose(e.template.value)), (e.save, self.save), (v.pin, self.pin), (v.unpin, self.unpin), (p.generate, self.generate), (p.cancel, self.cancel)):
+        for button, action in ((e.revert, lambda: self.choose(e.template.value)), (e.save, self.save), (e.save_anyway, lambda: self.save(replace=True)), (v.pin, self.pin), (v.unpin, self.unpin), (p.generate, self.generate), (p.cancel, self.cancel)):
             button.on_click(lambda _, action=action: self._try(action))
         for control in (p.seed, p.width, p.height, p.steps): control.observe(lambda _: self._write_code(), "value")
 
@@ -261,15 +331,23 @@ class Playground(widgets.VBox):
         "Wait until all that was asked for is shown, pictures too."
         return all(worker.wait(timeout) for worker in self._workers)
 
-    def save(self) -> Path:
-        "Write what stands in the fields as a template file, and choose it."
-        name = self.editor.save_name.value.strip()
-        if not name: raise ValueError("Give the new template a name first.")
-        path = self.editor.as_template(name).save(self.editor.save_folder / f"{name}.md")
-        registry = self.editor.registry
-        self.editor.registry = TemplateRegistry(*dict.fromkeys([*registry.folders, self.editor.save_folder]))
-        self.editor.template.options = [*self.editor.registry]
-        self.editor.template.value = name
+    def save(self,
+        replace: bool = False, # write it even if a template of this name exists
+    ) -> Path: # the file
+        "Write the texts as a template file and choose it; `ValueError` if its name is taken, which then needs `replace`."
+        e = self.editor
+        name = e.save_name.value.strip()
+        e.ask_before_saving(False)
+        if not name:
+            raise ValueError("Give the new template a name first.")
+        e.as_template(name) # a name or text that cannot be used
+        if not replace and (place := e.taken(name)):
+            e.ask_before_saving(True)
+            raise ValueError(f"A template {name!r} exists already, {place}: press Save anyway, or choose another name.")
+        path = e.write(name)
+        e.template.options = [*e.registry]
+        self.choose(name)
+        e.saved.value = f"<div role='status'>Saved as <b>{escape(name)}</b>: {escape(str(path))}</div>"
         return path
 
     def pin(self) -> None:
@@ -328,10 +406,12 @@ class Playground(widgets.VBox):
         "Encode and show count and tokens; the figure, which takes longer, is left to a thread of its own."
         settings, view, columns = request
         def show():
-            prompt = self.encoder.format(settings.prompt, **settings.texts())[0]
-            encoding = self.encoder.encode(prompt, hidden_layer=settings.hidden_layer, incremental=True)
+            with _warnings_of() as said:
+                prompt = self.encoder.format(settings.prompt, **settings.texts())[0]
+                encoding = self.encoder.encode(prompt, hidden_layer=settings.hidden_layer, incremental=True)
             if overtaken(): return
             if self.editor.chosen: self.viewer.complain("")
+            self.viewer.notify(said)
             self.encoding = encoding
             self.viewer.show_count(len(encoding.embedding), encoding.truncated[0])
             self.viewer.prompt.value, self.viewer.tokens.value = prompt._repr_html_(), token_strip(encoding)
@@ -379,10 +459,16 @@ class Playground(widgets.VBox):
     def _compare_last_two(self, i):
         "The last two pictures that were looked at, under a slider."
         self._looked_at = [*getattr(self, "_looked_at", []), i][-2:]
-        a, b = (self.generations[j][1].image for j in (self._looked_at[0], self._looked_at[-1]))
+        first, last = self._looked_at[0], self._looked_at[-1]
+        (before, made), (after, remade) = self.generations[first], self.generations[last]
+        a, b = made.image, remade.image
         if a.size != b.size or a is b: return
-        if self.painter.compare.children: self.painter.compare.children[0].show(a, b)
-        else: self.painter.compare.children = (CompareSlider(a, b),)
+        seeds = f"seed {before.seed}" if before.seed == after.seed else f"seeds {before.seed} and {after.seed}: not the text alone differs"
+        caption = f"<small>left {first + 1}, right {last + 1}; {seeds}</small>"
+        if self.painter.compare.children:
+            self.painter.compare.children[0].show(a, b)
+            self.painter.compare.children[1].value = caption
+        else: self.painter.compare.children = (CompareSlider(a, b), widgets.HTML(caption))
 
     def _write_code(self):
         self.painter.code.value = self.settings.code(self.pipeline.model_id if self.pipeline else self.encoder.backend.model_id)

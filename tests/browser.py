@@ -40,7 +40,7 @@ def page(height: int = 1300):
 
 @contextmanager
 def server(app: str, folder: Path):
-    """`lab`, `notebook` or `voila`, serving `folder`; gives a function from a notebook's name to its address."""
+    """`lab`, `notebook` or `voila`, serving `folder`, or `llm-dit playground` typed in it; gives a function from a notebook's name to its address."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -50,9 +50,12 @@ def server(app: str, folder: Path):
     options = {"voila": [f"--port={port}", "--no-browser", "--token=secret"]}.get(app, [
         "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--port-retries=0", "--IdentityProvider.token=secret", "--expose-app-in-browser", f"--notebook-dir={folder}"])
     command = [sys.executable, "-m", {"lab": "jupyterlab"}.get(app, app), *options, *([str(folder)] if app == "voila" else [])]
+    if app == "playground":
+        typed = ["playground", "--no-browser", "--port", str(port), "--", "--IdentityProvider.token=secret", "--expose-app-in-browser"]
+        command = [sys.executable, "-c", "from llm_dit.cli import main; main()", *typed]
     log = (folder / f"{app}.log").open("w")
     process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    path = {"lab": "lab/tree/", "notebook": "notebooks/", "voila": "voila/render/"}[app]
+    path = {"lab": "lab/tree/", "playground": "lab/tree/", "notebook": "notebooks/", "voila": "voila/render/"}[app]
     try:
         _wait_for(f"http://127.0.0.1:{port}/", process, folder / f"{app}.log")
         yield lambda name: f"http://127.0.0.1:{port}/{path}{name}?token=secret"

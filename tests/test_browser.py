@@ -130,9 +130,15 @@ def test_playground_in_jupyterlab(folder):
 
         prompt.fill("a yellow star on a black background")
         area(lab, "system").fill("Draw plain shapes.")
-        lab.get_by_placeholder("name of a new template").fill("plain_shapes")
+        name = lab.get_by_placeholder("name of a new template")
+        name.fill("noir")
+        button(lab, "Save as…").click()
+        lab.locator("[role=alert]", has_text="exists already").wait_for()
+        assert not (folder / "templates").exists(), "a shipped name is not taken without asking"
+        name.fill("plain_shapes")
         button(lab, "Save as…").click()
         expect(template).to_have_value("plain_shapes")
+        lab.get_by_text("plain_shapes.md").first.wait_for()
         assert "Draw plain shapes." in (folder / "templates" / "plain_shapes.md").read_text()
         shot(lab, "8_saved")
 
@@ -177,6 +183,19 @@ def test_playground_elsewhere(app, folder):
         area(other, "prompt").fill("a red circle")
         wait_for_count(other, before - 4)
         shot(other, f"{app}")
+
+
+def test_playground_from_the_command_line(tmp_path):
+    """`llm-dit playground` in a folder with nothing in it: its notebook runs, and what is saved goes to that folder."""
+    with server("playground", tmp_path) as address, page() as lab:
+        run_all(lab, address("playground.ipynb"))
+        opened(lab)
+        area(lab, "system").fill("Draw plain shapes.")
+        lab.get_by_placeholder("name of a new template").fill("plain_shapes")
+        button(lab, "Save as…").click()
+        lab.get_by_text("plain_shapes.md").first.wait_for()
+        assert (tmp_path / "templates" / "plain_shapes.md").exists()
+        shot(lab, "from_the_command_line")
 
 
 def test_catalogue_and_browser_of_templates(folder):

@@ -1,9 +1,15 @@
 """The command line has the options of the API, and refuses every bad input with one sentence before anything is loaded."""
 import inspect
+import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from importlib import import_module
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import llm_dit
 import pytest
@@ -224,3 +230,51 @@ def test_interrupted(tmp_path):
     stop = "import llm_dit.cli, os, signal; llm_dit.cli._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); llm_dit.cli.main()"
     done = subprocess.run([sys.executable, "-c", stop, "encode", "a cat"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr == "llm-dit: stopped\n"
+
+
+@contextmanager
+def playground(folder, *options, program=(sys.executable, "-c", "from llm_dit.cli import main; main()"), **environment):
+    """`llm-dit playground` in a folder; gives what its server answers to a path, and the process."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | {"TMPDIR": str(folder / "temporary"), **environment}
+    (folder / "temporary").mkdir()
+    (folder / "here").mkdir()
+    log = (folder / "log").open("w")
+    command = [*map(str, program), "playground", "--no-browser", "--port", str(port), *options, "--", "--IdentityProvider.token=secret"]
+    process = subprocess.Popen(command, cwd=folder / "here", env=env, stdout=log, stderr=subprocess.STDOUT)
+
+    def ask(path):
+        for _ in range(300):
+            assert process.poll() is None, (folder / "log").read_text()
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/{path}?token=secret", timeout=5) as answer:
+                    return json.load(answer)
+            except URLError as e:
+                assert not hasattr(e, "code"), e
+                time.sleep(.2)
+        raise TimeoutError((folder / "log").read_text())
+
+    try:
+        yield ask, process
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+def test_playground_serves_a_notebook_in_any_folder(tmp_path):
+    """The notebook is there, and the folder where the command was typed is as it was; afterwards nothing is left."""
+    with playground(tmp_path, "--model", "tiny", "--device", "cpu") as (ask, process):
+        cells = ask("api/contents/playground.ipynb")["content"]["cells"]
+        assert "ZImagePipeline.from_pretrained(model='tiny', device='cpu')" in cells[1]["source"]
+        assert str(tmp_path / "here") in cells[1]["source"] and not list((tmp_path / "here").iterdir())
+        assert len(list((tmp_path / "temporary").glob("llm_dit_playground_*"))) == 1
+    assert process.returncode == 0 and not list((tmp_path / "temporary").glob("llm_dit_playground_*"))
+
+
+@pytest.mark.parametrize("wrong", [["--model", "./nowhere"], ["--on-overflow", "warm"], ["--port", "0"], ["--max-length", "0"]])
+def test_playground_refuses_before_it_serves(wrong, monkeypatch, capsys):
+    code, out, err = main(monkeypatch, capsys, "playground", *wrong)
+    assert code == 2 and err.startswith("llm-dit: ") and err.count("\n") == 1

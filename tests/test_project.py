@@ -64,6 +64,32 @@ def test_readme_is_the_index_notebook(tmp_path):
     assert not differing(tmp_path, ROOT, "nbs/index_files/*")
 
 
+def passes_if_nothing_is_raised(source):
+    """Whether code shows or notes an error that it expects, and goes on as well if there is none."""
+    lines = ["pass" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()]
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.Try) and node.handlers:
+            calls = [n for handler in node.handlers for n in ast.walk(handler) if isinstance(n, ast.Call)]
+            shown = any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
+            if shown and not any(isinstance(n, (ast.Raise, ast.Assert)) for last in node.orelse for n in ast.walk(last)):
+                return True
+    return False
+
+
+def test_expected_errors_are_demanded():
+    """A cell that shows an error uses `llm_dit.testing.raises`, or fails in another way if nothing is raised."""
+    assert passes_if_nothing_is_raised("try: int('x')\nexcept ValueError as e: print(e)")
+    assert not passes_if_nothing_is_raised("try: int('x')\nexcept ValueError as e: print(e)\nelse: assert False")
+    found = []
+    for notebook in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        for cell in json.loads(notebook.read_text())["cells"]:
+            source = "".join(cell["source"])
+            exported = re.search(r"^#\|\s*export", source, re.MULTILINE)
+            if cell["cell_type"] == "code" and not exported and passes_if_nothing_is_raised(source):
+                found.append(f"{notebook.name} {cell['id']}")
+    assert not found, f"use `with raises(error, part_of_the_message):` in {found}"
+
+
 def test_notebooks_hold_no_machine_paths():
     for notebook in (ROOT / "nbs").rglob("*.ipynb"):
         for prefix in ("/root/", "/home/", "/work/", "/tmp/"):
@@ -81,14 +107,66 @@ def test_each_promise_has_its_test():
         if function: assert function in {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}, f"{name}: there is no such test"
 
 
+def own_imports(tree):
+    """Names of our own modules in the import statements of a syntax tree, absolute or relative."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("llm_dit.")}
+        elif isinstance(node, ast.ImportFrom):
+            package = "llm_dit" if node.level else None
+            name = ".".join(part for part in (package, node.module) if part)
+            if name == "llm_dit":
+                found |= {alias.name for alias in node.names}
+            elif name.startswith("llm_dit."):
+                found.add(name.split(".")[1])
+    return found & {module.stem for module in MODULES}
+
+
 def imports(module):
-    """Names of our own modules that a module imports, anywhere in it."""
-    nodes = [n for n in ast.walk(ast.parse(module.read_text())) if isinstance(n, ast.ImportFrom) and n.module]
-    return {n.module.removeprefix("llm_dit.") for n in nodes if n.module.startswith("llm_dit.")}
+    """Our own modules that a module imports: when it is loaded, and later, inside a function."""
+    tree = ast.parse(module.read_text())
+    inside = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))]
+    late = {id(n) for function in inside for n in ast.walk(function) if n is not function}
+    at_once = ast.Module([n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) and id(n) not in late], [])
+    return own_imports(at_once), own_imports(tree) - own_imports(at_once)
+
+
+def notebook_of_each_module():
+    """Number of the notebook, such as 03a, by the module that it exports."""
+    found = {}
+    for notebook in (ROOT / "nbs").glob("*.ipynb"):
+        exported = re.search(r'"#\| default_exp (\w+)', notebook.read_text())
+        if exported:
+            found[exported[1]] = notebook.stem.split("_")[0]
+    return found
+
+
+def test_imports_are_seen():
+    """Each kind of import statement is an edge."""
+    lines = "import llm_dit.store", "from llm_dit.store import Store", "from .store import Store", "from . import store"
+    assert all(own_imports(ast.parse(line)) == {"store"} for line in lines)
+    assert own_imports(ast.parse("import json\nfrom os import path\nfrom . import __version__")) == set()
+    assert sum(len(at_once) for at_once, _ in map(imports, MODULES)) > 70
 
 
 def test_modules_form_no_circle():
-    assert len(list(TopologicalSorter({m.stem: imports(m) for m in MODULES}).static_order())) >= len(MODULES)
+    edges = {m.stem: imports(m) for m in MODULES}
+    assert len(list(TopologicalSorter({name: at_once for name, (at_once, _) in edges.items()}).static_order())) >= len(MODULES)
+
+
+def test_modules_import_from_lower_numbers_only():
+    """Also inside functions, so that notebooks depend in the order in which they are read.
+
+    The commands of `cli` are the exception: each loads what it needs, wherever that is.
+    """
+    number, upward = notebook_of_each_module(), []
+    assert number.keys() == {module.stem for module in MODULES}
+    for module in MODULES:
+        at_once, late = imports(module)
+        needed = at_once if module.stem == "cli" else at_once | late
+        upward += [f"{module.stem} imports {name}" for name in needed if number[name] >= number[module.stem]]
+    assert not upward, upward
 
 
 def test_library_imports_no_development_tool():

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import warnings
 from pathlib import Path
 
 import llm_dit.files
+import pandas as pd
 import pytest
 import torch
 import tqdm.auto
-from llm_dit.experiments import Sweep
+from llm_dit.experiments import Sweep, SweepInterrupted
 from llm_dit.encoder import ZImageTextEncoder
 from llm_dit.pipeline import ZImagePipeline
 from llm_dit.store import Store, StoreFullError
@@ -209,6 +211,39 @@ def test_full_disk(tmp_path, models, undisturbed, monkeypatch, step, call):
 def test_full_disk_as_safetensors_says_it(tmp_path):
     def refuse(path): raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     with pytest.raises(StoreFullError): Store(tmp_path).put(dict(n=1), files={"safetensors": refuse})
+
+
+@pytest.mark.parametrize("phase, stored", [("planning", None), ("encoding", 0), ("drawing", 2)])
+def test_an_interrupted_sweep_says_what_is_stored(tmp_path, models, monkeypatch, phase, stored):
+    """One sentence and two frames whichever step Ctrl+C meets; running it again computes the rest."""
+    sweep = Sweep(prompt="a red star", seed=range(4), num_inference_steps=1, height=32, width=32)
+    pipe, calls = models["pictures"], iter(range(100))
+    def interrupted(function):
+        def call(*arguments, **options):
+            if next(calls) == (stored or 0): raise KeyboardInterrupt
+            return function(*arguments, **options)
+        return call
+    with monkeypatch.context() as patch:
+        if phase == "planning": patch.setattr(pipe.encoder, "format", interrupted(pipe.encoder.format))
+        if phase == "encoding": patch.setattr(pipe.encoder, "encode_alone", interrupted(pipe.encoder.encode_alone))
+        if phase == "drawing": patch.setattr(ZImagePipeline, "__call__", interrupted(ZImagePipeline.__call__))
+        with pytest.raises(KeyboardInterrupt) as caught: sweep.run(pipe, tmp_path, progress=False)
+    assert type(caught.value) is SweepInterrupted and len(caught.traceback) == 2 and caught.value.__suppress_context__
+    expected = "before anything was computed" if stored is None else f"{stored} of 4 cells are stored in .*; run it again to go on"
+    assert re.search(expected, str(caught.value))
+    assert sweep.run(pipe, tmp_path, progress=False).table.error.isna().all()
+
+
+def test_columns_have_the_type_of_their_values(tmp_path, models):
+    """Numbers can be rounded and correlated, and a group that is None is neither lost in groupby nor in a CSV file."""
+    sweep = Sweep(prompt=["a red star", "a cat"], thinking=[None, "on a green field"], enable_thinking=True, hidden_layer=[-2, -3])
+    table = sweep.run(models["texts"], tmp_path, progress=False).table
+    assert [pd.api.types.is_integer_dtype(table.hidden_layer), pd.api.types.is_bool_dtype(table.enable_thinking)] == [True, True]
+    assert pd.api.types.is_string_dtype(table.prompt) and "hidden_layer" in table.corr(numeric_only=True)
+    assert table.groupby("thinking").size().to_dict() == {"no thinking": 4, "on a green field": 4}
+    table.to_csv(tmp_path / "table.csv", index=False)
+    again = pd.read_csv(tmp_path / "table.csv")
+    assert again.thinking.tolist() == table.thinking.tolist() and again.hidden_layer.dtype == table.hidden_layer.dtype
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A part of the tests with other versions than those of requirements.lock. `make compatibility`, or: python tools/compatibility.py requirements-oldest.txt [--python 3.13] [--folder FOLDER]
+"""A part of the tests with other versions than those of requirements.lock. `make compatibility`, `make compatibility-oldest`, or: python tools/compatibility.py requirements-oldest.txt [--python 3.13] [--folder FOLDER]
 
 Makes an environment in FOLDER (a temporary one if not given, which is removed) from a file of requirements, and runs in it what a user without development tools can: the smoke test, notebooks, and tests that need no tool of ours.
 Prints the versions, a line for each, and ends with 1 where one failed. `--notebook FILE` runs one notebook in the environment that it is called in.

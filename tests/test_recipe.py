@@ -1,0 +1,251 @@
+"""A recipe names every input that decides the pixels, is checked when written, leaks no path, and travels in its image."""
+
+import json
+import re
+import shutil
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from PIL import Image
+
+from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, ZImagePipeline
+from llm_dit.backends import MODEL_NAMES
+
+pytestmark = pytest.mark.side_by_side
+PROMPT = "a red circle on a blue background"
+QUICK = {"num_inference_steps": 2, "height": 64, "width": 64, "progress": False}
+FORMAT_1 = json.loads(Path(__file__).with_name("recipes_format_1.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return ZImagePipeline.from_pretrained("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def made(pipe):
+    return pipe(PROMPT, **QUICK)
+
+
+def differs(pipe, recipe, **given):
+    """What `reproduce` warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pipe.reproduce(recipe, progress=False, **given)
+    return " ".join(str(each.message) for each in caught if each.category is RecipeWarning)
+
+
+# ---- F3: weights and scheduler
+
+
+@pytest.mark.parametrize("options", [{"memory": "low"}, {"memory": "balanced"}, {"dtype": "bfloat16"}, {"pack_weights": False}, {"hidden_layer": -1}])
+def test_one_checkpoint_has_one_fingerprint(pipe, options):
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu", **options)
+    other(PROMPT, **QUICK)
+    assert other.weights == pipe.weights and set(pipe.weights) == {"text_encoder", "transformer", "vae"}
+
+
+def test_another_vae(pipe, made):
+    vae = AutoencoderKL.from_pretrained(MODEL_NAMES["tiny"], subfolder="vae")
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu", vae=vae)
+    assert other.weights == pipe.weights and not differs(other, made.recipe)
+    with torch.no_grad():
+        vae.decoder.conv_out.weight.mul_(1.01)
+    assert "vae weights" in differs(other, made.recipe)
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_weights_changed_in_memory(made, part):
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    weight = next(getattr(other.pipe, part).parameters())
+    weight.data.mul_(1.1)
+    assert f"{part} weights" in differs(other, made.recipe)
+
+
+def test_a_changed_text_encoder(made):
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu", pack_weights=False)
+    with torch.no_grad():
+        other.encoder.backend.model.layers[0].mlp.up_proj.weight.mul_(1.1)
+    assert "text_encoder weights" in differs(other, made.recipe)
+
+
+def test_a_number_of_the_configuration(made):
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    other.pipe.vae.register_to_config(scaling_factor=other.pipe.vae.config.scaling_factor * 2)
+    assert "vae weights" in differs(other, made.recipe)
+
+
+def test_a_fine_tune_under_the_same_name(made, tmp_path):
+    folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "tiny")
+    assert not differs(ZImagePipeline.from_pretrained(folder, device="cpu"), made.recipe)
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    with torch.no_grad():
+        vae.decoder.conv_out.bias.add_(0.5)
+    vae.save_pretrained(folder / "vae", max_shard_size="1MB")
+    assert "vae weights" in differs(ZImagePipeline.from_pretrained(folder, device="cpu"), made.recipe)
+
+
+@pytest.mark.parametrize("change", [{"shift": 5.0}, {"use_karras_sigmas": True}, {"stochastic_sampling": True}])
+def test_another_scheduler(made, change):
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    other.pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(other.pipe.scheduler.config, **change)
+    told = differs(other, made.recipe)
+    assert all(f"scheduler {name}" in told for name in change)
+
+
+def test_the_first_image_is_not_delayed(monkeypatch):
+    """What is left to wait for after an image, measured against all that came before it; generous, since other tests run beside."""
+    start = time.perf_counter()
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    waited = []
+    fingerprints = ZImagePipeline.weights.fget
+
+    def measured(self):
+        begin = time.perf_counter()
+        found = fingerprints(self)
+        waited.append(time.perf_counter() - begin)
+        return found
+
+    monkeypatch.setattr(ZImagePipeline, "weights", property(measured))
+    other(PROMPT, progress=False)
+    assert len(waited) == 1 and waited[0] < 0.1 * (time.perf_counter() - start)
+
+
+# ---- F6: the reader's rules when written
+
+
+@pytest.mark.parametrize("change", [{"negative_prompt": ["circle"]}, {"seed": 1.5}, {"guidance_scale": float("nan")}, {"loras": (("x", "0.8"),)}, {"scheduler": {"shift": object()}}])
+def test_nothing_is_written_that_cannot_be_read(made, tmp_path, change):
+    odd = Generation(made.images, [replace(made.recipe, **change)], made.encoding, {})
+    with pytest.raises(ValueError, match="No image can have this recipe"):
+        odd.save(tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", FORMAT_1)
+def test_format_1(name):
+    old = Recipe.from_json(FORMAT_1[name])
+    said = json.loads(FORMAT_1[name])
+    same = set(said) - {"loras", "model", "spans", "history", "forged"}
+    assert all(getattr(old, each) == said[each] for each in same) and Recipe.from_json(old.to_json()) == old
+    assert "/home" not in old.to_json() and old.edited == (name == "embeddings")
+
+
+def test_format_1_is_made_again(pipe):
+    assert not re.findall("weights|scheduler", differs(pipe, Recipe.from_json(FORMAT_1["plain"])))
+
+
+@pytest.mark.parametrize("change, reason", [({"format": 3}, "update llm-dit"), ({"colour": 1}, "'colour'"), ({"format": "2"}, "format is a str")])
+def test_formats_that_are_unknown(made, change, reason):
+    with pytest.raises(ValueError, match=reason):
+        Recipe.from_json(json.dumps(json.loads(made.recipe.to_json()) | change))
+
+
+# ---- F11: no path, and the web UI's grammar
+
+
+def test_no_path(tmp_path):
+    folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "secret" / "mine")
+    made = ZImagePipeline.from_pretrained(folder, device="cpu")(PROMPT, **QUICK)
+    for ending in (".png", ".jpg", ".webp", ".tiff"):
+        file, = made.save(tmp_path / f"x{ending}")
+        assert b"secret" not in file.read_bytes() and "secret".encode("utf-16-be") not in file.read_bytes()
+    assert made.recipe.model == "mine"
+
+
+def parse(text):
+    """The grammar that the web UI documents: a prompt, a negative prompt, and `name: value` pairs on the last line."""
+    *lines, last = text.strip().split("\n")
+    parts, place = {"prompt": [], "negative": []}, "prompt"
+    for line in map(str.strip, lines):
+        if line.startswith("Negative prompt:"):
+            place, line = "negative", line[len("Negative prompt:"):].strip()
+        parts[place].append(line)
+    settings, rest = {}, last
+    while rest:
+        name, rest = rest.lstrip().split(":", 1)
+        rest = rest.lstrip()
+        if rest.startswith('"'):
+            value, end = json.JSONDecoder().raw_decode(rest)
+            rest = rest[end:]
+        else:
+            value = rest.split(",", 1)[0]
+            rest = rest[len(value):]
+        settings[name] = value
+        rest = rest.removeprefix(",")
+    return "\n".join(parts["prompt"]), "\n".join(parts["negative"]), settings
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, "one\ntwo\nSteps: 8, Sampler: none, Seed: 3", 'a "quoted", thing: 红 🔴', "a\nNegative prompt: b\nc"])
+def test_parameters(made, prompt):
+    text = f"<|im_start|>user\n{prompt}<|im_end|>\n"
+    spans = (("special", 0, 17), ("user", 17, 17 + len(prompt)), ("special", 17 + len(prompt), len(text)))
+    record = {"name": "a: b, c", "file": "x.safetensors", "weight": 0.5, "type": "lora", "hash": "0123456789abcdef"}
+    recipe = replace(made.recipe, text=text, spans=spans, model='mine, "new": 2', negative_prompt="dogs, cats", guidance_scale=2.0, loras=(record,), history=(), seed=7)
+    found, negative, settings = parse(recipe.parameters())
+    assert found.replace("\u2060", "") == prompt and negative == "dogs, cats"
+    assert settings["Model"] == 'mine, "new": 2' and settings["Seed"] == "7" and settings["CFG scale"] == "3"
+    assert settings["Lora hashes"] == "a b c: 0123456789ab" and settings["Version"].startswith("llm-dit ")
+
+
+# ---- F9: the ending is the format
+
+
+@pytest.mark.parametrize("ending, kind", [(".png", "PNG"), (".JPG", "JPEG"), (".jpeg", "JPEG"), (".webp", "WEBP"), (".tif", "TIFF"), (".TIFF", "TIFF")])
+def test_formats(made, tmp_path, ending, kind):
+    file, = made.save(tmp_path / f"x{ending}")
+    with Image.open(file) as image:
+        assert image.format == kind and (image.tobytes() == made.image.tobytes()) == (kind != "JPEG")
+        assert Recipe.from_image(image) == made.recipe
+    assert Recipe.from_image(file) == Recipe.from_png(str(file)) == made.recipe
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.bmp", "x", "x.v1.5", "x.json"])
+def test_formats_without_room(made, tmp_path, name):
+    with pytest.raises(ValueError, match=r"expected one of \.png, "):
+        made.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- U5 and U11: embeddings
+
+
+def test_an_edited_embedding(pipe, tmp_path):
+    encoding = pipe.encoder.encode(PROMPT).scale(1.2)
+    first = pipe(encoding, **QUICK)
+    file, = first.save(tmp_path / "x.png")
+    recipe = Recipe.from_image(file)
+    assert recipe.edited and recipe.embedding_hash and recipe.history and "Edited embedding" in recipe.parameters()
+    loaded = EncodingOutput.load(encoding.save(tmp_path / "x.safetensors"))
+    assert pipe.reproduce(file, encoding=loaded, progress=False).image.tobytes() == first.image.tobytes()
+    with pytest.raises(ValueError, match="encoding="):
+        pipe.reproduce(file, progress=False)
+    with pytest.raises(ValueError, match="fingerprint"):
+        pipe.reproduce(file, encoding=encoding.scale(2), progress=False)
+
+
+def test_an_embedding_made_before(pipe):
+    first = pipe(pipe.encoder.encode(PROMPT), **QUICK)
+    assert not first.recipe.edited and first.recipe.embedding_hash
+    again = pipe.reproduce(first.recipe, progress=False)
+    assert again.image.tobytes() == first.image.tobytes() and again.recipe == first.recipe
+
+
+def test_limits_of_the_encoder(pipe):
+    """A long prompt is read as it was, whatever the limit of the pipeline that makes it again."""
+    other = ZImagePipeline.from_pretrained("tiny", device="cpu", max_length=40, on_overflow="pool")
+    first = other(PROMPT + ", and more" * 20, **QUICK)
+    assert (first.recipe.max_length, first.recipe.on_overflow) == (40, "pool")
+    again = pipe.reproduce(first.recipe, progress=False)
+    assert again.image.tobytes() == first.image.tobytes() and again.recipe == first.recipe
+    assert other("a cat", **QUICK).recipe.max_length == 512
+
+
+def test_what_the_recipe_says_is_not_an_option(pipe, made):
+    with pytest.raises(ValueError, match="dataclasses.replace"):
+        pipe.reproduce(made.recipe, seed=9)
