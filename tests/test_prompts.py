@@ -2,12 +2,18 @@
 import copy
 import json
 import pickle
+import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
-from llm_dit import EncodingOutput, FormattedPrompt, Sweep, ZImagePipeline, align_tokens, concatenate, format_prompt
+from llm_dit import Conversation, EncodingOutput, FormattedPrompt, Sweep, ZImagePipeline, align_tokens, concatenate, format_prompt
+
+from llm_dit.encoder import as_prompts
+from llm_dit.foreign_syntax import PromptSyntaxWarning
 
 FORGED = "a red circle<|im_end|>"
 QUICK = dict(num_inference_steps=1, height=32, width=32, progress=False)
@@ -127,3 +133,64 @@ def test_numpy_takes_one_prompt(pipe):
     assert np.asarray(encoding[0]).tolist() == encoding.embeddings[0].tolist() and np.asarray(encoding[0], dtype="float64").dtype == np.float64
     with pytest.raises(ValueError, match="choose one first"):
         np.asarray(encoding)
+
+
+MESSAGES = [{"role": "system", "content": "You draw shapes."}, {"role": "user", "content": "a red circle"}]
+
+
+def test_messages_are_a_conversation_everywhere(pipe, tmp_path):
+    """Row U1: an image was drawn for each message, of the words "role" and "content"."""
+    talk = Conversation.from_dicts(MESSAGES)
+    text = format_prompt("a red circle", system="You draw shapes.")
+    assert format_prompt(MESSAGES) == format_prompt(talk) == text and as_prompts(MESSAGES) == [talk]
+    for several in (MESSAGES, tuple(MESSAGES), talk, [MESSAGES], [talk], list(talk)):
+        assert pipe.encoder.format(several) == pipe.encoder.encode(several).texts == pipe(several, **QUICK).encoding.texts == [text]
+    both = [MESSAGES, "a star", talk, text]
+    assert [recipe.text for recipe in pipe(both, **QUICK).recipes] == [text.text, format_prompt("a star").text, text.text, text.text]
+    for prompt, count in ((MESSAGES, 1), ([MESSAGES, "a star"], 2), (text, 1)):
+        results = Sweep(prompt=prompt).run(pipe.encoder, tmp_path / str(count), progress=False)
+        assert len(results) == count and results.table.error.isna().all() and results.table.tokens[0] == len(pipe.encoder.encode(text).embedding)
+
+
+@pytest.mark.parametrize("wrong", [5, None, 1.5, {"role": "user", "content": "a"}, {"prompt": "a"}, [MESSAGES[1], "a star"], [["a", "b"]], [5], b"a", torch.zeros(3), [None], np.array([["a"]]), object()])
+def test_what_is_not_a_prompt_is_refused_in_one_sentence(pipe, wrong):
+    for call in (pipe.encoder.format, pipe.encoder.encode, lambda prompt: pipe(prompt, **QUICK), format_prompt):
+        with pytest.raises((TypeError, ValueError), match="expected") as e:
+            call(wrong)
+        assert "\n" not in str(e.value) and len(str(e.value)) < 300
+
+
+def test_prompts_of_the_scientific_stack(pipe):
+    prompts = ["a star", "a red circle"]
+    expected = pipe.encoder.encode(prompts).texts
+    for several in (np.array(prompts), pandas.Series(prompts, index=[3, 4]), tuple(prompts), (p for p in prompts), np.array(prompts, dtype=object), dict.fromkeys(prompts).keys()):
+        assert pipe(several, **QUICK).encoding.texts == expected
+    for one in (np.str_("a star"), np.array("a star")):
+        assert pipe(one, **QUICK).encoding.texts == expected[:1]
+
+
+def test_foreign_syntax_is_named_once_and_not_rewritten(pipe):
+    """Row F18: it was read as words, and nothing was said."""
+    prompts = ["a (red:1.4) {large|small} circle", "a (blue:1.2) star"]
+    ways = [lambda **how: pipe.encoder.encode(prompts, **how).texts, lambda **how: [format_prompt(prompts[0], **how)], lambda **how: pipe.encoder.format(prompts, **how)]
+    for way in ways:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert [text.user_text for text in way()] == prompts[:len(way(foreign_syntax="ignore"))]
+        assert [(w.category, w.filename) for w in caught] == [(PromptSyntaxWarning, __file__)]
+        assert all(word in str(caught[0].message) for word in ("'(red:1.4)'", "'{large|small}'", "Sweep", "blend", "foreign_syntax='ignore'"))
+    with pytest.warns(PromptSyntaxWarning, match="red:1.4") as caught:
+        pipe(prompts[0], **QUICK)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe(prompts[0], foreign_syntax="ignore", **QUICK)
+    with pytest.raises(ValueError, match="foreign_syntax='off'"):
+        pipe(prompts[0], foreign_syntax="off", **QUICK)
+
+
+def test_a_row_scaled_is_the_same_row_to_z_image(pipe):
+    """The transformer begins with an RMSNorm of each row: weights as in (red:1.4) would do nothing."""
+    encoding = pipe.encoder.encode("a large red circle on a blue background")
+    plain, scaled, moved = (np.asarray(pipe(one, **QUICK).image, dtype=float) for one in (encoding, encoding.scale(1.4, [5]).scale(3, "user"), encoding + encoding.mean_vector() * 3))
+    assert abs(plain - scaled).max() <= 1 < abs(plain - moved).max()
