@@ -30,6 +30,7 @@ from safetensors.torch import save as to_safetensors
 
 from .files import write_file
 from .formatter import LABEL_COLORS, FormattedPrompt, Span
+from .values import as_float, as_int, as_ints, as_path, show_value
 
 # %% ../nbs/03_encoding.ipynb #3d881e61
 def describe_tensor(
@@ -74,6 +75,7 @@ def pool_dimensions(
     columns: int = 128, # at most this many groups of neighbouring dimensions
 ) -> torch.Tensor: # float32 `(tokens, groups)`
     "The value of largest magnitude of each group of neighbouring dimensions; NaN where the group has one."
+    columns = as_int(columns, "columns")
     if columns < 1: raise ValueError(f"columns={columns}: expected at least 1.")
     groups = x.detach().float().cpu().tensor_split(min(columns, x.shape[1]), dim=1)
     return torch.stack([g.gather(1, g.abs().argmax(1, keepdim=True))[:, 0] for g in groups], dim=1)
@@ -166,6 +168,7 @@ class EncodingOutput:
         hidden_layer: int, # as transformers counts hidden states: 0 … N, or negative from the end
     ) -> "EncodingOutput": # the same prompts at that layer
         "Another layer that was kept; `ValueError` where it was not."
+        hidden_layer = as_int(hidden_layer, "hidden_layer")
         here, wanted = self._layer_number(self.hidden_layer), self._layer_number(hidden_layer)
         if wanted == here: return self
         if wanted not in self.layers:
@@ -232,7 +235,7 @@ class EncodingOutput:
         path: str | Path, # where to write, usually `*.safetensors`
     ) -> Path: # the file that was written
         "Write embeddings and token ids as safetensors, everything else as JSON in its header."
-        return write_file(path, self.to_bytes())
+        return write_file(as_path(path, "path"), self.to_bytes())
 
     def to_bytes(self) -> bytes:
         "What `save` writes into its file."
@@ -249,6 +252,7 @@ class EncodingOutput:
         path: str | Path, # a file that `save` wrote
     ) -> "EncodingOutput":
         "Read what `save` wrote; `ValueError` where the file is cut off, damaged or something else."
+        path = as_path(path, "path")
         try:
             with safe_open(path, framework="pt") as file:
                 header = (file.metadata() or {}).get("llm_dit_encoding")
@@ -358,6 +362,8 @@ def compare(self,
 ) -> "pandas.DataFrame": # columns token_a, token_b, index_a, index_b, label, cosine, norm_a, norm_b, norm_ratio (b / a), distance (Euclidean)
     "This prompt (a) and another (b), a row per pair of tokens; NaN where only one of them has the token."
     import pandas
+    if not isinstance(other, EncodingOutput):
+        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
     self.embedding, other.embedding  # one prompt each, or a ValueError
     both = _all_tokens(self, other)
     rows = [[-1 if i is None else i for i in side] for side in zip(*align_tokens(self, other))]
@@ -378,6 +384,8 @@ def similarity(self,
     other: EncodingOutput, # from the same text encoder
 ) -> float: # -1 … 1
     "The cosine between the two vectors that are the means over all tokens of each encoding."
+    if not isinstance(other, EncodingOutput):
+        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
     a, b = (x.mean(0).detach().cpu().double() for x in _all_tokens(self, other))
     return float(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
 
@@ -401,7 +409,7 @@ def pca(self,
     "The principal components of all tokens of all prompts."
     x = _all_tokens(self)[0].detach().cpu().double()
     if not x.isfinite().all(): raise ValueError(f"Tokens with NaN or Inf: {int((~x.isfinite()).any(1).sum())} of {len(x)}, expected none; drop_tokens takes tokens out.")
-    most = min(len(x) - 1, x.shape[1])
+    k, most = as_int(k, "k"), min(len(x) - 1, x.shape[1])
     if not 1 <= k <= most: raise ValueError(f"k={k}: {len(x)} tokens of {x.shape[1]} dimensions have {most} principal components; choose no more, or encode more tokens.")
     centred = x - x.mean(0)
     _, size, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -417,7 +425,8 @@ def _edited(encoding, what, embeddings, **changes):
     return replace(encoding, embeddings=kept, layers={}, history=(*encoding.history, what), **changes)
 
 def _indices(wanted, size, what):
-    "Indices counted from 0; `ValueError` where one is out of range."
+    "Indices counted from 0; `TypeError` if they are not whole numbers, `ValueError` if one is out of range."
+    wanted = as_ints(wanted, f"{what.lower()}s")
     wrong = [int(i) for i in wanted if not -size <= i < size]
     if wrong: raise ValueError(f"{what} {wrong[0]} of {size}: expected {-size} to {size - 1}.")
     return [int(i) % size for i in wanted]
@@ -425,7 +434,9 @@ def _indices(wanted, size, what):
 # %% ../nbs/03_encoding.ipynb #e0d1002b
 def _positions(encoding, tokens):
     "For each prompt the positions of the chosen tokens, and how the choice is written."
-    if not isinstance(tokens, str): return [_indices(tokens, len(encoding.embedding), "Token")], str([int(i) for i in tokens])
+    if not isinstance(tokens, str):
+        tokens = as_ints(tokens, "tokens")
+        return [_indices(tokens, len(encoding.embedding), "Token")], str(tokens)
     labels = [one.token_labels() for one in encoding]
     known = sorted({label for several in labels for label in several})
     if tokens not in known: raise ValueError(f"No token is labelled {tokens!r}: expected one of {known}; choose one of these, or give positions.")
@@ -437,7 +448,12 @@ def scale(self,
     factor: float, # 1 changes nothing
     tokens: Sequence[int] | str | None = None, # positions (negative from the end) or a label; None for all
 ) -> EncodingOutput:
-    "Multiply all tokens, or some, by a factor."
+    """Multiply all tokens, or some, by a factor.
+
+    Z-Image's transformer begins with an RMSNorm of each row, so that a positive factor does nothing there: to weaken or
+    strengthen a word, `blend` it with another encoding, or add a vector.
+    """
+    factor = as_float(factor, "factor", finite=False)
     if tokens is None: return _edited(self, f"scale({factor})", [_wide(x) * factor for x in self.embeddings])
     chosen, said = _positions(self, tokens)
     states = [_wide(x).clone() for x in self.embeddings]
@@ -450,6 +466,7 @@ def clamp(self,
     limit: float, # largest magnitude that stays, in the units of the embeddings
 ) -> EncodingOutput:
     "Cut every number to at most this magnitude, sign kept; NaN stays NaN."
+    limit = as_float(limit, "limit", finite=False)
     if not limit >= 0: raise ValueError(f"limit={limit}: expected a magnitude, 0 or more.")
     return _edited(self, f"clamp({limit})", [x.clamp(-limit, limit) for x in self.embeddings])
 
@@ -460,6 +477,7 @@ def mask_dims(self,
     value: float = 0.0, # what they hold afterwards
 ) -> EncodingOutput:
     "Set dimensions of every token to one value."
+    dims, value = as_ints(dims, "dims"), as_float(value, "value", finite=False)
     changed = [x.index_fill(1, torch.tensor(_indices(dims, x.shape[1], "Dimension"), dtype=torch.int64, device=x.device), value) for x in self.embeddings]
     return _edited(self, f"mask_dims({[int(i) for i in dims]}{f', {value}' if value else ''})", changed)
 
@@ -478,6 +496,9 @@ def blend(self,
     align: str = "tokens", # "tokens", "position" or "mean"
 ) -> EncodingOutput: # the tokens of this one
     "Mix another encoding in: (1 - weight) of this one and weight of the other where tokens are paired; unpaired tokens stay."
+    if not isinstance(other, EncodingOutput):
+        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
+    weight = as_float(weight, "weight")
     if len(self) != len(other): raise ValueError(f"{len(self)} prompts and {len(other)}: expected equal counts; choose prompts, as in encoding[0].")
     if align not in ("tokens", "position", "mean"): raise ValueError(f"align={align!r}: expected 'tokens', 'position' or 'mean'.")
     mixed = []
@@ -498,7 +519,7 @@ def blend_layers(self,
     "The weighted sum of layers of the same pass."
     if not weights: raise ValueError("weights={}: expected at least one layer, as in blend_layers({-2: 0.7, -5: 0.3}).")
     def part(x, y): return torch.nn.functional.normalize(_wide(y), dim=1) * _wide(x).norm(dim=1, keepdim=True) if match_norms else _wide(y)
-    weights = {int(i): float(weight) for i, weight in weights.items()}
+    weights = {as_int(i, "layer"): as_float(weight, f"weights[{i}]") for i, weight in weights.items()}
     states = [self.layer(i).embeddings for i in weights]
     mixed = [sum(weight * part(x, y) for weight, y in zip(weights.values(), several)) for x, *several in zip(self.embeddings, *states)]
     return _edited(self, f"blend_layers({weights}{', match_norms=True' if match_norms else ''})", mixed)
@@ -528,7 +549,7 @@ def __sub__(self, other: "EncodingOutput | torch.Tensor") -> EncodingOutput:
 @_method
 def __mul__(self, factor: float) -> EncodingOutput:
     "The same as `scale(factor)`."
-    return self.scale(factor) if isinstance(factor, Real) else NotImplemented
+    return self.scale(factor) if isinstance(factor, Real) or getattr(factor, "ndim", 1) == 0 else NotImplemented
 
 EncodingOutput.__rmul__ = __mul__
 EncodingOutput.__array_ufunc__ = None  # NumPy must not take an encoding for a list of numbers
@@ -552,6 +573,7 @@ def repeat(self,
     times: int, # 1 changes nothing
 ) -> EncodingOutput:
     "All tokens of each prompt several times after one another."
+    times = as_int(times, "times")
     if times < 1: raise ValueError(f"times={times}: expected at least 1.")
     return _edited(self, f"repeat({times})", [x.repeat(times, 1) for x in self.embeddings], input_ids=[ids.repeat(times) for ids in self.input_ids],
         tokens=[words * times for words in self.tokens],
@@ -564,6 +586,7 @@ def pad(self,
     value: float = 0.0, # what the new rows hold
 ) -> EncodingOutput:
     "Append rows until each prompt has this length; they have id -1, an empty text and an empty label."
+    length, value = as_int(length, "length"), as_float(value, "value", finite=False)
     longest = max(map(len, self.embeddings), default=0)
     if longest > length: raise ValueError(f"length={length}: a prompt has {longest} tokens already; choose at least that, or drop_tokens first.")
     more = [length - len(x) for x in self.embeddings]

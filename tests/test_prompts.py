@@ -194,3 +194,34 @@ def test_a_row_scaled_is_the_same_row_to_z_image(pipe):
     encoding = pipe.encoder.encode("a large red circle on a blue background")
     plain, scaled, moved = (np.asarray(pipe(one, **QUICK).image, dtype=float) for one in (encoding, encoding.scale(1.4, [5]).scale(3, "user"), encoding + encoding.mean_vector() * 3))
     assert abs(plain - scaled).max() <= 1 < abs(plain - moved).max()
+
+
+def test_numbers_of_the_scientific_stack(pipe):
+    """Every method takes numpy's and torch's numbers as Python's."""
+    plain = pipe.encoder.encode("a red circle", layers=[1, 2])
+    for number, several in ((np.int64, np.array), (torch.tensor, torch.tensor), (np.array, pandas.Series)):
+        x = pipe.encoder.encode("a red circle", hidden_layer=number(-2), layers=several([1, 2]))
+        assert x.embedding.equal(plain.embedding) and x.hidden_layer == -2 and type(x.hidden_layer) is int
+        half = {np.int64: np.float32, torch.tensor: torch.tensor, np.array: np.array}[number](.5)
+        pairs = [(x.scale(half, several([0, 3])), plain.scale(.5, [0, 3])), (x.clamp(half), plain.clamp(.5)), (x.mask_dims(several([0, 5]), half), plain.mask_dims([0, 5], .5)),
+                 (x.repeat(number(2)), plain.repeat(2)), (x.pad(number(20), half), plain.pad(20, .5)), (x.blend(plain.scale(2), half), plain.blend(plain.scale(2), .5)),
+                 (x.drop_tokens(several([1, -1])), plain.drop_tokens([1, -1])), (x.layer(number(1)), plain.layer(1)), (x * half, plain * .5), (half * x, .5 * plain) if number is not torch.tensor else (x, plain),
+                 (x.blend_layers({number(1) if number is np.int64 else 1: half}), plain.blend_layers({1: .5}))]
+        for i, (ours, expected) in enumerate(pairs):
+            assert ours.embedding.equal(expected.embedding) and ours.history == expected.history, i
+
+
+def test_wrong_kinds_are_one_sentence(pipe):
+    """Row U9: raw Python errors, or the name of an inner function."""
+    x = pipe.encoder.encode("a red circle")
+    wrong = [lambda: x.drop_tokens([" red"]), lambda: x.drop_tokens(5), lambda: x.scale("0.8"), lambda: x.scale(True), lambda: x.scale(1, [.5]), lambda: x.clamp("1"), lambda: x.mask_dims(3), lambda: x.mask_dims(["a"]),
+             lambda: x.repeat(1.5), lambda: x.pad("9"), lambda: x.blend("a star"), lambda: x.blend(x, "0.5"), lambda: x.blend(x, float("nan")), lambda: x.layer("1"), lambda: x.blend_layers({"a": 1}), lambda: x.blend_layers({-2: "1"}),
+             lambda: x.compare("a star"), lambda: x.similarity("a star"), lambda: x.pca("2"), lambda: x.save(5), lambda: EncodingOutput.load(None), lambda: pipe.encoder.encode("a", hidden_layer="2"),
+             lambda: pipe.encoder.encode("a", hidden_layer=True), lambda: pipe.encoder.encode("a", layers=3), lambda: pipe.encoder.encode("a", layers=["x"])]
+    for i, call in enumerate(wrong):
+        with pytest.raises((TypeError, ValueError), match="expected") as e:
+            call()
+        assert "\n" not in str(e.value) and "()" not in str(e.value), i
+    for call in (pipe.encoder.encode, pipe.encoder.encode_alone):
+        with pytest.raises(TypeError, match="There is no option 'templat' for encoding a prompt; did you mean 'template'"):
+            call("a star", templat="noir")
