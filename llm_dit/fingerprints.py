@@ -9,6 +9,7 @@ __all__ = ['tensor_digest', 'cache_folder', 'file_sum', 'module_sum', 'module_co
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from inspect import signature
@@ -102,12 +103,20 @@ def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     found = {}
     for path, part in module.named_modules(remove_duplicate=False):
         path = f"{path}.".replace(".base_layer.", ".").lstrip(".")
-        if "lora_" in path:
+        if re.search("lora_|lokr_|hada_", path + " ".join(part._parameters)):
             continue
         stored = {name: x for name, x in part._buffers.items() if name not in part._non_persistent_buffers_set}
         packed = {"weight": part.packed} if "packed" in part._buffers else {}
-        found |= {path + name: x for name, x in {**part._parameters, **stored, **packed}.items() if x is not None}
+        held = {**part._parameters, **stored, **packed}
+        found |= {path + name: _as_stored(x) for name, x in held.items() if x is not None}
     return found
+
+def _as_stored(x):
+    "Return a weight of a GGUF file as the bytes that it is, on which torch's functions work."
+    if not hasattr(x, "quant_type"):
+        return x
+    with torch._C.DisableTorchFunctionSubclass():
+        return x.as_subclass(torch.Tensor)
 
 def module_sum(
     weights: dict[str, torch.Tensor], # by name, in memory

@@ -245,7 +245,7 @@ class Recipe:
         if {"text_encoder", "transformer", "vae"} <= self.weights.keys() and self.weights == made.weights:
             made = replace(made, model=self.model, revision=self.revision, text_encoder=self.text_encoder)
         own = {each.name for each in fields(self)}
-        return {name: pair for name, pair in self.diff(made).items() if pair[0] is not None or name in own or re.fullmatch("LoRA [^ ]+", name)}
+        return {name: pair for name, pair in self.diff(made).items() if pair[0] is not None or name in own or re.fullmatch("LoRA .*(?<! file)(?<! type)(?<! hash)", name)}
 
     def loading_options(self) -> dict[str, Any]:
         "Return the options of `ZImagePipeline.from_pretrained` that are not the usual ones."

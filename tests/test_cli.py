@@ -28,7 +28,7 @@ CALLS = {
         ("encoder", "ZImageTextEncoder.format"),
         ("backends", "BackendConfig"),
     ],
-    "reproduce": [("pipeline", "ZImagePipeline.from_pretrained"), ("backends", "BackendConfig")],
+    "reproduce": [("pipeline", "ZImagePipeline.reproduce"), ("pipeline", "ZImagePipeline.from_pretrained"), ("backends", "BackendConfig")],
     "encode": [
         ("encoder", "ZImageTextEncoder.from_pretrained"),
         ("encoder", "ZImageTextEncoder.encode"),
@@ -46,7 +46,7 @@ CALLS = {
     "bench generate": [("benchmark", "bench_generate")],
 }
 #: Parameters of one function that a command names otherwise.
-NAMED_OTHERWISE = {"info": {"device": "vram", "available": "vram", "text_encoder": "vram"}}
+NAMED_OTHERWISE = {"reproduce": {"recipe": "file"}, "info": {"device": "vram", "available": "vram", "text_encoder": "vram"}}
 
 
 def command(name):
@@ -150,6 +150,29 @@ def test_reproduce_passes_the_hidden_state_on(monkeypatch, capsys, tmp_path):
     assert code == 0 and "the same pixels" in out, err
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tiff"])
+def test_the_ending_chooses_the_format(monkeypatch, capsys, tmp_path, ending):
+    """The file is what its name says, carries its recipe, and is reproduced."""
+    name = tmp_path / f"circle.{ending}"
+    small = ["--height", 32, "--width", 32, "--num-inference-steps", 1]
+    assert main(monkeypatch, capsys, "generate", "a red circle", "-o", name, *small)[0] == 0
+    with Image.open(name) as image:
+        assert image.format == {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}[ending]
+    code, out, err = main(monkeypatch, capsys, "reproduce", name, "-o", tmp_path / f"again.{ending}")
+    assert code == 0 and "the same pixels" in out, err
+
+
+def test_reproduce_from_an_edited_embedding(monkeypatch, capsys, tmp_path):
+    pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    encoding = pipe.encoder.encode("a red circle").clamp(5)
+    encoding.save(tmp_path / "e.safetensors")
+    pipe(encoding, height=32, width=32, num_inference_steps=1, progress=False).save(tmp_path / "x.png")
+    code, _, err = main(monkeypatch, capsys, "reproduce", tmp_path / "x.png", "-o", tmp_path / "y.png")
+    assert code == 2 and err.startswith("llm-dit: ")
+    code, out, err = main(monkeypatch, capsys, "reproduce", tmp_path / "x.png", "-o", tmp_path / "y.png", "--encoding", tmp_path / "e.safetensors")
+    assert code == 0 and "the same pixels" in out, err
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
@@ -179,6 +202,9 @@ REFUSED = {  # what is typed, and what the sentence must name
     "template": (["generate", "a cat", "--template", "bluprint"], "blueprint"),
     "ending": (["generate", "a cat", "-o", "x.xyz"], "x.xyz"),
     "no ending": (["generate", "a cat", "-o", "x"], "x"),
+    "embedding ending": (["encode", "a cat", "--save", "x.png"], ".safetensors"),
+    "heatmap ending": (["encode", "a cat", "--heatmap", "x.xyz"], "x.xyz"),
+    "heatmap without ending": (["encode", "a cat", "--heatmap", "x"], ".png"),
     "outputs": (["generate", "a cat", "-o", "a.png", "-o", "b.png"], "2 times"),
     "output twice": (["generate", "a cat", "a dog", "-o", "a.png", "-o", "a.png"], "twice"),
     "LoRA weight": (["generate", "a cat", "--lora", "x.safetensors=strong"], "'strong'"),

@@ -281,7 +281,7 @@ def recipe() -> Recipe:
 
 def usable(found: Recipe):
     """Everything a recipe can do works."""
-    assert Recipe.from_json(found.to_json()).to_json() == found.to_json() and "".join(found.formatted()) == found.text
+    assert Recipe.from_json(found.to_json()).to_json() == found.to_json() and str(found.formatted()) == found.text
     assert compile(found.to_code(), "recipe", "exec") and found.parameters().encode() and isinstance(found.diff(recipe()), dict)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from PIL import Image
+from safetensors.torch import save_file
 
 from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, ZImagePipeline
 from llm_dit.backends import MODEL_NAMES
@@ -114,6 +115,18 @@ def test_the_first_image_is_not_delayed(monkeypatch):
     monkeypatch.setattr(ZImagePipeline, "weights", property(measured))
     other(PROMPT, progress=False)
     assert len(waited) == 1 and waited[0] < 0.1 * (time.perf_counter() - start)
+
+
+def test_a_lora_on_top_is_not_part_of_the_weights(pipe, made, tmp_path):
+    layer = pipe.pipe.transformer.layers[0].attention.to_q
+    down, up = torch.randn(4, layer.in_features) * 0.1, torch.randn(layer.out_features, 4)
+    save_file({f"transformer.layers.0.attention.to_q.lora_{side}.weight": x for side, x in (("A", down), ("B", up))}, tmp_path / "style.safetensors")
+    before = pipe.weights
+    with pipe.load_lora(tmp_path / "style.safetensors", 0.5):
+        styled = pipe(PROMPT, **QUICK)
+        assert pipe.weights == before == styled.recipe.weights and "LoRA style" in differs(pipe, made.recipe)
+        assert not differs(pipe, styled.recipe) and str(tmp_path) not in styled.recipe.to_json()
+    assert "LoRA style" in differs(pipe, styled.recipe) and not differs(pipe, made.recipe)
 
 
 # ---- F6: the reader's rules when written

@@ -172,10 +172,12 @@ def test_the_hash_is_that_of_earlier_versions():
     assert Template(name="a", system_prompt="s", add_think_block=True).hash == hashlib.sha256(content).hexdigest()
 
 
-def test_replace_names_file_or_template(write):
-    assert str(refusal(Template(name="plain").replace, tags=3)).startswith("plain: 'tags' is '3', expected")
+def test_replace_names_what_was_to_be_made(write):
+    """The file that a template was read from is not at fault."""
     path = write("a.md")
-    assert str(refusal(load_template(path).replace, tags=3)).startswith(f"{path}: 'tags' is '3'")
+    for changes, name in ((dict(), "a"), (dict(name="b"), "b"), (dict(path=Path("c.md"), name="b"), "c.md")):
+        said = str(refusal(load_template(path).replace, tags=3, **changes))
+        assert said.startswith(f"{name}: 'tags' is '3', expected a valid list")
     assert refusal(load_template(path).replace, colour="red").key == "colour"
 
 
