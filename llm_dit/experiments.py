@@ -37,6 +37,7 @@ from .embedding_cache import weights_fingerprint
 from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput
 from .files import write_file
+from .formatter import FormattedPrompt
 from .metrics import summarize
 from .pipeline import ZImagePipeline
 from .plots import contact_sheet as sheet_of, xy_grid
@@ -64,9 +65,18 @@ def _checked(arguments):
         near = get_close_matches(name, known, n=1)
         raise ValueError(f"A cell has no argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."))
     if "prompt" not in arguments: raise ValueError("There is no prompt; give one, or a list of them, as in Sweep(prompt=[…]).")
+    arguments = {**arguments, "prompt": _as_conversations(arguments["prompt"])}
     for prompt in arguments["prompt"] if _is_axis(arguments["prompt"]) else [arguments["prompt"]]:
-        if not isinstance(prompt, (str, Conversation)): raise ValueError(f"prompt={prompt!r} is a {type(prompt).__name__}, expected text or a Conversation; in YAML, put words such as yes, no and 12 between quotes.")
+        if not isinstance(prompt, (str, Conversation, FormattedPrompt)): raise ValueError(f"prompt={prompt!r} is a {type(prompt).__name__}, expected text or a Conversation; in YAML, put words such as yes, no and 12 between quotes.")
     return arguments
+
+def _as_conversations(prompt):
+    "Lists of OpenAI-style messages as conversations; anything else as it is."
+    if not isinstance(prompt, (list, tuple)):
+        return prompt
+    if any(isinstance(one, Mapping) for one in prompt):
+        return Conversation.from_dicts(prompt)
+    return [_as_conversations(one) for one in prompt]
 
 def _number(value): return value.item() if getattr(value, "ndim", None) == 0 else value # NumPy's are no JSON
 
@@ -86,7 +96,7 @@ class Sweep:
         **arguments: Any, # any of TEXT_ARGUMENTS and PICTURE_ARGUMENTS; a list (or range, or array) is varied
     ):
         if how not in ("product", "zip"): raise ValueError(f"how={how!r}: expected 'product' or 'zip'; for any other choice of cells use Sweep.of.")
-        _checked(arguments)
+        arguments = _checked(arguments)
         self.how = how
         self.axes = {name: _values(name, value) for name, value in arguments.items() if _is_axis(value)}
         self.constants = {name: _number(value) for name, value in arguments.items() if not _is_axis(value)}
@@ -145,6 +155,7 @@ def _plain(value):
     if value is None or isinstance(value, (bool, int)) or isinstance(value, float) and isfinite(value): return value
     if isinstance(value, Template): return dict(template=value.name, hash=value.hash)
     if isinstance(value, Conversation): return value.to_dicts()
+    if isinstance(value, FormattedPrompt): return dict(text=value.text, special_tokens=value.special_tokens, spans=[[*vars(span).values()] for span in value.spans])
     if isinstance(value, Image.Image): return dict(image=hash_image(value))
     return str(value)
 
