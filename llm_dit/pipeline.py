@@ -594,14 +594,18 @@ def _check_inputs(recipe, image, options):
     told = [name for name in options if name in {each.name for each in fields(Recipe)} | {"prompt", "template", "num_images"}]
     if told:
         raise ValueError(f"reproduce takes {told[0]} from the recipe; change it there with dataclasses.replace(recipe, {told[0]}=…), or call the pipeline.")
-    given = {"image": (image, hash_image, recipe.image_hash), "latents": (options.get("latents"), hash_tensor, recipe.latents_hash)}
-    for name, (value, fingerprint, wanted) in given.items():
+    given = {
+        "image": ("an image", image, hash_image, recipe.image_hash),
+        "latents": ("noise of the caller", options.get("latents"), hash_tensor, recipe.latents_hash),
+    }
+    for name, (what, value, fingerprint, wanted) in given.items():
         found = None if value is None else fingerprint(value)
         if found == wanted:
             continue
-        starts = f"starts from {name} with the fingerprint {wanted}" if wanted else f"has no {name} to start from"
-        ending = f"those given have {found}" if found else "none were given"
-        raise ValueError(f"The recipe {starts}, and {ending}; {f'give them as {name}=' if wanted else f'leave {name} out'}.")
+        start = f"starts from {what} with the fingerprint {wanted}" if wanted else f"does not start from {what}"
+        other = f"the one given has {found}" if found else "none was given"
+        remedy = f"give that as {name}=" if wanted else f"leave {name} out"
+        raise ValueError(f"The recipe {start}, and {other}; {remedy}.")
 
 def _check_encoding(recipe, encoding):
     "`ValueError` if an encoding is not the one that an image was made from."
