@@ -11,6 +11,7 @@ _MODULE_OF = {
     for module, names in {
         "conversation": ("Role", "Message", "Conversation"),
         "values": ("ImageConversionWarning",),
+        "foreign_syntax": ("PromptSyntaxWarning",),
         "formatter": ("Qwen3Formatter", "FormattedPrompt", "Span", "SpecialTokenError", "SpecialTokenWarning", "format_prompt"),
         "templates": ("Template", "TemplateError", "TemplateRegistry", "UnknownTemplateError", "load_template"),
         "encoding": ("EncodingOutput", "TruncationWarning", "align_tokens", "concatenate"),

@@ -49,6 +49,7 @@ from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
+from .values import as_int, as_ints, is_several, show_value
 from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer
 from .stored_weights import check_unread, is_above, is_scaled, read_weights
 from .weight_files import (IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
@@ -86,6 +87,7 @@ def layers_needed(
     num_layers: int, # N, the number of layers of the whole model
 ) -> int: # how many layers have to run
     "How many layers must run for a hidden state; `ValueError` where there is no such state."
+    hidden_layer = as_int(hidden_layer, "hidden_layer")
     if not -num_layers - 1 <= hidden_layer <= num_layers:
         raise ValueError(f"hidden_layer={hidden_layer} does not exist: a model of {num_layers} layers has hidden states "
                          f"{-num_layers - 1} to {num_layers}; the usual one is -2.")
@@ -423,6 +425,7 @@ class TransformersBackend:
         if isinstance(texts, (str, FormattedPrompt)):
             raise TypeError(f"encode takes a list of texts, not the single text {str(texts)[:40]!r}; write [text].")
         if not texts: raise ValueError("There is nothing to encode: the list of texts is empty; give at least one.")
+        hidden_layer = as_int(hidden_layer, "hidden_layer")
         wanted = self._wanted_states(hidden_layer, layers)
         with self._turns.working():
             with self._turns.lock:
@@ -494,7 +497,11 @@ class TransformersBackend:
     def _wanted_states(self, hidden_layer, layers):
         "Numbers of hidden states, the main one first; `ValueError` where one needs layers that were not loaded."
         loaded = len(self.model.layers)
-        wanted = [hidden_layer, *(range(loaded + 1) if layers == "all" else layers or ())]
+        everything = isinstance(layers, str) and layers == "all"
+        if not (layers is None or everything or is_several(layers)):
+            raise TypeError(f"layers is {show_value(layers)}: expected a list of layers, such as [4, 8], or 'all'.")
+        more = range(loaded + 1) if everything else as_ints(() if layers is None else layers, "layers")
+        wanted = [hidden_layer, *more]
         for layer in wanted:
             if (count := layers_needed(layer, self.num_layers)) > loaded:
                 raise ValueError(f"hidden_layer={layer} needs {count} layers, but only {loaded} of {self.num_layers} "

@@ -13,6 +13,7 @@ require("torch") # before it is imported
 
 # %% ../nbs/03_encoding.ipynb #aafcfe2d
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from safetensors.torch import save as to_safetensors
 
 from .files import write_file
 from .formatter import LABEL_COLORS, FormattedPrompt, Span
+from .values import as_float, as_int, as_ints, as_path, show_value
 
 # %% ../nbs/03_encoding.ipynb #3d881e61
 def describe_tensor(
@@ -73,6 +75,7 @@ def pool_dimensions(
     columns: int = 128, # at most this many groups of neighbouring dimensions
 ) -> torch.Tensor: # float32 `(tokens, groups)`
     "The value of largest magnitude of each group of neighbouring dimensions; NaN where the group has one."
+    columns = as_int(columns, "columns")
     if columns < 1: raise ValueError(f"columns={columns}: expected at least 1.")
     groups = x.detach().float().cpu().tensor_split(min(columns, x.shape[1]), dim=1)
     return torch.stack([g.gather(1, g.abs().argmax(1, keepdim=True))[:, 0] for g in groups], dim=1)
@@ -132,8 +135,11 @@ class EncodingOutput:
     num_layers: int | None = None # layers of the whole model, to count from the end
     layers: dict[int, list[torch.Tensor]] = field(default_factory=dict) # other hidden states of the same pass, by their number from 0: one tensor per prompt
     history: tuple[str, ...] = () # what was done to the embeddings that a fresh encode of the texts would not do
+    encoded: list[dict[int, str]] | None = None # per prompt and layer a fingerprint of what the encoder made; taken when the object is first made
 
     def __post_init__(self):
+        if self.encoded is None:
+            object.__setattr__(self, "encoded", [self._fingerprints(i) for i in range(len(self.embeddings))])
         lengths = {name: len(getattr(self, name)) for name in _PER_PROMPT}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"Fields of an EncodingOutput differ in length: {lengths}; give each one entry per prompt.")
@@ -162,11 +168,43 @@ class EncodingOutput:
         hidden_layer: int, # as transformers counts hidden states: 0 … N, or negative from the end
     ) -> "EncodingOutput": # the same prompts at that layer
         "Another layer that was kept; `ValueError` where it was not."
-        here, wanted = (i if i >= 0 or self.num_layers is None else i + self.num_layers + 1 for i in (self.hidden_layer, hidden_layer))
+        hidden_layer = as_int(hidden_layer, "hidden_layer")
+        here, wanted = self._layer_number(self.hidden_layer), self._layer_number(hidden_layer)
         if wanted == here: return self
         if wanted not in self.layers:
             raise ValueError(f"Layer {hidden_layer} was not kept, only {', '.join(map(str, sorted({here, *self.layers})))}; encode again with layers=[{hidden_layer}] or layers=\"all\".")
         return replace(self, embeddings=self.layers[wanted], hidden_layer=wanted, layers={**self.layers, here: self.embeddings})
+
+    def fingerprint(self) -> str:
+        "Return 16 hex digits that change with any value, shape or dtype of the embeddings."
+        parts = [_tensor_hash(x) for x in self.embeddings]
+        return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def edited(self) -> bool:
+        "Whether embeddings, ids or texts are other than the encoder made: by an edit, `dataclasses.replace`, or a change in place."
+        here = self._layer_number(self.hidden_layer)
+        return any(self._fingerprint(i, x) != made.get(here) for i, (x, made) in enumerate(zip(self.embeddings, self.encoded)))
+
+    def _layer_number(self, layer):
+        "A layer counted from 0, if it is known how many there are."
+        return layer if layer >= 0 or self.num_layers is None else layer + self.num_layers + 1
+
+    def _fingerprint(self, i, x):
+        "A hash of an embedding of prompt `i`, with the ids and the text that it stands for."
+        said = json.dumps([_tensor_hash(x), self.input_ids[i].tolist(), str(self.texts[i])])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def _fingerprints(self, i):
+        "By layer, the fingerprints of prompt `i` as it is now."
+        states = {**self.layers, self._layer_number(self.hidden_layer): self.embeddings}
+        return {layer: self._fingerprint(i, several[i]) for layer, several in states.items()}
+
+    def __array__(self, dtype=None, copy=None):
+        "Return the only prompt's embedding for NumPy, in float32 if NumPy has not its dtype."
+        x = self.embedding.detach().cpu()
+        x = x.float() if x.dtype == torch.bfloat16 else x
+        return x.numpy().astype(dtype or x.numpy().dtype, copy=copy is not False)
 
     def to(self,
         device: str | torch.device, # "cpu", "cuda" …
@@ -181,7 +219,8 @@ class EncodingOutput:
         return labels or [""] * len(self.embedding)
 
     def __repr__(self) -> str:
-        more = "".join(f", {what}" for what in ([f"{len(self.layers)} layers more"] if self.layers else []) + list(self.history))
+        unnamed = ["edited outside of its methods"] if self.edited and not self.history else []
+        more = "".join(f", {what}" for what in ([f"{len(self.layers)} layers more"] if self.layers else []) + list(self.history) + unnamed)
         head = f"EncodingOutput(layer {self.hidden_layer}, {self.model_id or 'unknown model'}{more})"
         rows = [f"{describe_tensor(x)}{' TRUNCATED' if cut else ''}" for x, cut in zip(self.embeddings, self.truncated)]
         if len(rows) == 1: return f"{head} {rows[0]}"
@@ -196,7 +235,7 @@ class EncodingOutput:
         path: str | Path, # where to write, usually `*.safetensors`
     ) -> Path: # the file that was written
         "Write embeddings and token ids as safetensors, everything else as JSON in its header."
-        return write_file(path, self.to_bytes())
+        return write_file(as_path(path, "path"), self.to_bytes())
 
     def to_bytes(self) -> bytes:
         "What `save` writes into its file."
@@ -205,7 +244,7 @@ class EncodingOutput:
     def _tensors_and_metadata(self):
         lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
         tensors = _in_memory_of_their_own({f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)})
-        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history")}
+        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history", "encoded")}
         return tensors, {"llm_dit_encoding": json.dumps({**rest, "texts": [_text_to_json(text) for text in self.texts], "kept": list(self.layers)})}
 
     @classmethod
@@ -213,6 +252,7 @@ class EncodingOutput:
         path: str | Path, # a file that `save` wrote
     ) -> "EncodingOutput":
         "Read what `save` wrote; `ValueError` where the file is cut off, damaged or something else."
+        path = as_path(path, "path")
         try:
             with safe_open(path, framework="pt") as file:
                 header = (file.metadata() or {}).get("llm_dit_encoding")
@@ -222,6 +262,8 @@ class EncodingOutput:
         rest = json.loads(header)
         rest["spans"] = [tuple(TokenSpan(*span) for span in spans) for spans in rest["spans"]]
         rest["texts"] = [_text_from_json(text) for text in rest["texts"]]
+        if rest.get("encoded"):
+            rest["encoded"] = [{int(layer): made for layer, made in each.items()} for each in rest["encoded"]]
         kept, rest["history"] = rest.pop("kept", []), tuple(rest.get("history", ()))
         def several(name): return [tensors[f"{name}.{i}"] for i in range(len(rest["texts"]))]
         return cls(**{name: several(name) for name in _TENSORS}, layers={layer: several(f"layer_{layer}") for layer in kept}, **rest)
@@ -248,8 +290,16 @@ def _in_memory_of_their_own(tensors):
         return x.clone() if known else x
     return {name: own(x) for name, x in tensors.items()}
 
+def _tensor_hash(x):
+    "16 hex digits of dtype, shape and bytes of a tensor."
+    if x.is_meta:
+        return "meta"
+    digest = hashlib.sha256(f"{x.dtype} {list(x.shape)} ".encode())
+    digest.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
 _TENSORS = ("embeddings", "input_ids")
-_PER_PROMPT = (*_TENSORS, "tokens", "texts", "spans", "truncated")
+_PER_PROMPT = (*_TENSORS, "tokens", "texts", "spans", "truncated", "encoded")
 
 # %% ../nbs/03_encoding.ipynb #2bad72e9
 def concatenate(
@@ -268,8 +318,9 @@ def align_tokens(
     a: EncodingOutput, # one prompt
     b: EncodingOutput, # another
 ) -> list[tuple[int | None, int | None]]: # pairs of indices, in order; None where the other has no such token
-    "Pair the tokens that two encodings have in common."
-    first, second, pairs = a.tokens[0], b.tokens[0], []
+    "Pair the tokens that two encodings have in common: those of equal id, as pieces of a character have no text of their own."
+    first, second = (list(zip(one.input_ids[0].tolist(), one.tokens[0])) for one in (a, b))
+    pairs = []
     for what, i, i_end, j, j_end in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
         if what == "equal": pairs += zip(range(i, i_end), range(j, j_end))
         else: pairs += [(n, None) for n in range(i, i_end)] + [(None, n) for n in range(j, j_end)]
@@ -311,6 +362,8 @@ def compare(self,
 ) -> "pandas.DataFrame": # columns token_a, token_b, index_a, index_b, label, cosine, norm_a, norm_b, norm_ratio (b / a), distance (Euclidean)
     "This prompt (a) and another (b), a row per pair of tokens; NaN where only one of them has the token."
     import pandas
+    if not isinstance(other, EncodingOutput):
+        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
     self.embedding, other.embedding  # one prompt each, or a ValueError
     both = _all_tokens(self, other)
     rows = [[-1 if i is None else i for i in side] for side in zip(*align_tokens(self, other))]
@@ -331,6 +384,8 @@ def similarity(self,
     other: EncodingOutput, # from the same text encoder
 ) -> float: # -1 … 1
     "The cosine between the two vectors that are the means over all tokens of each encoding."
+    if not isinstance(other, EncodingOutput):
+        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
     a, b = (x.mean(0).detach().cpu().double() for x in _all_tokens(self, other))
     return float(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
 
@@ -354,7 +409,7 @@ def pca(self,
     "The principal components of all tokens of all prompts."
     x = _all_tokens(self)[0].detach().cpu().double()
     if not x.isfinite().all(): raise ValueError(f"Tokens with NaN or Inf: {int((~x.isfinite()).any(1).sum())} of {len(x)}, expected none; drop_tokens takes tokens out.")
-    most = min(len(x) - 1, x.shape[1])
+    k, most = as_int(k, "k"), min(len(x) - 1, x.shape[1])
     if not 1 <= k <= most: raise ValueError(f"k={k}: {len(x)} tokens of {x.shape[1]} dimensions have {most} principal components; choose no more, or encode more tokens.")
     centred = x - x.mean(0)
     _, size, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -370,7 +425,8 @@ def _edited(encoding, what, embeddings, **changes):
     return replace(encoding, embeddings=kept, layers={}, history=(*encoding.history, what), **changes)
 
 def _indices(wanted, size, what):
-    "Indices counted from 0; `ValueError` where one is out of range."
+    "Indices counted from 0; `TypeError` if they are not whole numbers, `ValueError` if one is out of range."
+    wanted = as_ints(wanted, f"{what.lower()}s")
     wrong = [int(i) for i in wanted if not -size <= i < size]
     if wrong: raise ValueError(f"{what} {wrong[0]} of {size}: expected {-size} to {size - 1}.")
     return [int(i) % size for i in wanted]
@@ -378,7 +434,9 @@ def _indices(wanted, size, what):
 # %% ../nbs/03_encoding.ipynb #e0d1002b
 def _positions(encoding, tokens):
     "For each prompt the positions of the chosen tokens, and how the choice is written."
-    if not isinstance(tokens, str): return [_indices(tokens, len(encoding.embedding), "Token")], str([int(i) for i in tokens])
+    if not isinstance(tokens, str):
+        tokens = as_ints(tokens, "tokens")
+        return [_indices(tokens, len(encoding.embedding), "Token")], str(tokens)
     labels = [one.token_labels() for one in encoding]
     known = sorted({label for several in labels for label in several})
     if tokens not in known: raise ValueError(f"No token is labelled {tokens!r}: expected one of {known}; choose one of these, or give positions.")
@@ -390,7 +448,12 @@ def scale(self,
     factor: float, # 1 changes nothing
     tokens: Sequence[int] | str | None = None, # positions (negative from the end) or a label; None for all
 ) -> EncodingOutput:
-    "Multiply all tokens, or some, by a factor."
+    """Multiply all tokens, or some, by a factor.
+
+    Z-Image's transformer begins with an RMSNorm of each row, so that a positive factor does nothing there: to weaken or
+    strengthen a word, `blend` it with another encoding, or add a vector.
+    """
+    factor = as_float(factor, "factor", finite=False)
     if tokens is None: return _edited(self, f"scale({factor})", [_wide(x) * factor for x in self.embeddings])
     chosen, said = _positions(self, tokens)
     states = [_wide(x).clone() for x in self.embeddings]
@@ -403,6 +466,7 @@ def clamp(self,
     limit: float, # largest magnitude that stays, in the units of the embeddings
 ) -> EncodingOutput:
     "Cut every number to at most this magnitude, sign kept; NaN stays NaN."
+    limit = as_float(limit, "limit", finite=False)
     if not limit >= 0: raise ValueError(f"limit={limit}: expected a magnitude, 0 or more.")
     return _edited(self, f"clamp({limit})", [x.clamp(-limit, limit) for x in self.embeddings])
 
@@ -413,6 +477,7 @@ def mask_dims(self,
     value: float = 0.0, # what they hold afterwards
 ) -> EncodingOutput:
     "Set dimensions of every token to one value."
+    dims, value = as_ints(dims, "dims"), as_float(value, "value", finite=False)
     changed = [x.index_fill(1, torch.tensor(_indices(dims, x.shape[1], "Dimension"), dtype=torch.int64, device=x.device), value) for x in self.embeddings]
     return _edited(self, f"mask_dims({[int(i) for i in dims]}{f', {value}' if value else ''})", changed)
 
@@ -431,6 +496,9 @@ def blend(self,
     align: str = "tokens", # "tokens", "position" or "mean"
 ) -> EncodingOutput: # the tokens of this one
     "Mix another encoding in: (1 - weight) of this one and weight of the other where tokens are paired; unpaired tokens stay."
+    if not isinstance(other, EncodingOutput):
+        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
+    weight = as_float(weight, "weight")
     if len(self) != len(other): raise ValueError(f"{len(self)} prompts and {len(other)}: expected equal counts; choose prompts, as in encoding[0].")
     if align not in ("tokens", "position", "mean"): raise ValueError(f"align={align!r}: expected 'tokens', 'position' or 'mean'.")
     mixed = []
@@ -451,7 +519,7 @@ def blend_layers(self,
     "The weighted sum of layers of the same pass."
     if not weights: raise ValueError("weights={}: expected at least one layer, as in blend_layers({-2: 0.7, -5: 0.3}).")
     def part(x, y): return torch.nn.functional.normalize(_wide(y), dim=1) * _wide(x).norm(dim=1, keepdim=True) if match_norms else _wide(y)
-    weights = {int(i): float(weight) for i, weight in weights.items()}
+    weights = {as_int(i, "layer"): as_float(weight, f"weights[{i}]") for i, weight in weights.items()}
     states = [self.layer(i).embeddings for i in weights]
     mixed = [sum(weight * part(x, y) for weight, y in zip(weights.values(), several)) for x, *several in zip(self.embeddings, *states)]
     return _edited(self, f"blend_layers({weights}{', match_norms=True' if match_norms else ''})", mixed)
@@ -481,7 +549,7 @@ def __sub__(self, other: "EncodingOutput | torch.Tensor") -> EncodingOutput:
 @_method
 def __mul__(self, factor: float) -> EncodingOutput:
     "The same as `scale(factor)`."
-    return self.scale(factor) if isinstance(factor, Real) else NotImplemented
+    return self.scale(factor) if isinstance(factor, Real) or getattr(factor, "ndim", 1) == 0 else NotImplemented
 
 EncodingOutput.__rmul__ = __mul__
 EncodingOutput.__array_ufunc__ = None  # NumPy must not take an encoding for a list of numbers
@@ -505,6 +573,7 @@ def repeat(self,
     times: int, # 1 changes nothing
 ) -> EncodingOutput:
     "All tokens of each prompt several times after one another."
+    times = as_int(times, "times")
     if times < 1: raise ValueError(f"times={times}: expected at least 1.")
     return _edited(self, f"repeat({times})", [x.repeat(times, 1) for x in self.embeddings], input_ids=[ids.repeat(times) for ids in self.input_ids],
         tokens=[words * times for words in self.tokens],
@@ -517,6 +586,7 @@ def pad(self,
     value: float = 0.0, # what the new rows hold
 ) -> EncodingOutput:
     "Append rows until each prompt has this length; they have id -1, an empty text and an empty label."
+    length, value = as_int(length, "length"), as_float(value, "value", finite=False)
     longest = max(map(len, self.embeddings), default=0)
     if longest > length: raise ValueError(f"length={length}: a prompt has {longest} tokens already; choose at least that, or drop_tokens first.")
     more = [length - len(x) for x in self.embeddings]

@@ -36,6 +36,7 @@ from .embedding_cache import weights_fingerprint
 from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput
 from .files import write_file
+from .formatter import FormattedPrompt
 from .fingerprints import module_config
 from .metrics import summarize
 from .pipeline import ZImagePipeline
@@ -66,7 +67,7 @@ def _is_axis(name, value):
 
 def _prompt(value, name):
     "Return a prompt as text or a `Conversation`."
-    if isinstance(value, Conversation):
+    if isinstance(value, (Conversation, FormattedPrompt)):
         return value
     if _is_chat(value):
         return Conversation.from_dicts(value)
@@ -198,6 +199,7 @@ def _plain(value):
     if value is None or isinstance(value, (bool, int)) or isinstance(value, float) and isfinite(value): return value
     if isinstance(value, Template): return dict(template=value.name, hash=value.hash)
     if isinstance(value, Conversation): return value.to_dicts()
+    if isinstance(value, FormattedPrompt): return dict(text=value.text, special_tokens=value.special_tokens, spans=[[*vars(span).values()] for span in value.spans])
     if isinstance(value, Image.Image): return dict(image=hash_image(value))
     return str(value)
 

@@ -9,11 +9,13 @@ __all__ = ['SPECIAL_TOKENS', 'Label', 'SpecialTokenWarning', 'SpecialTokenError'
 # %% ../nbs/01_formatter.ipynb #4f013116
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
 from llm_dit.conversation import ContentError, Conversation, Message, Role
+from llm_dit.foreign_syntax import caller_level, warn_of_foreign_syntax
 
 # %% ../nbs/01_formatter.ipynb #e55da861
 #: Text of the tokens that Qwen3 has beyond its byte-pair vocabulary, in the order of their ids from 151643 on.
@@ -194,7 +196,7 @@ def _report(forged, spans, special_tokens) -> None:
         raise SpecialTokenError(f"{found}, which the tokenizer would read as control tokens: take them out, or pass "
                                 "special_tokens='escape' to keep them as plain text.")
     warnings.warn(f"{found}: kept as plain text, so that no turn is forged (special_tokens='escape'; 'allow' lets them act, "
-                  "'error' refuses them).", SpecialTokenWarning, stacklevel=4)
+                  "'error' refuses them).", SpecialTokenWarning, stacklevel=caller_level())
 
 # %% ../nbs/01_formatter.ipynb #84e3be03
 def resolve_thinking(
@@ -211,7 +213,7 @@ def resolve_thinking(
 
 # %% ../nbs/01_formatter.ipynb #84a201f1
 def format_prompt(
-    prompt: str,  # what the user asks for, kept to the last blank
+    prompt: str | Conversation | list[dict],  # the user's text, kept to the last blank, or a conversation that says all
     *,
     system: str | None = None,  # system prompt; None or "" means no system turn
     thinking: str | None = None,  # None: no think block; "": the empty block; text: a filled block
@@ -219,9 +221,19 @@ def format_prompt(
     enable_thinking: bool | None = None,  # True: a block even without content; False: none (not Hugging Face's meaning)
     special_tokens: str = "escape",  # special-token text in the content: "escape", "error" or "allow"
     continue_final_message: bool = True,  # False closes a given `assistant` text with `<|im_end|>` and a newline
+    foreign_syntax: str = "warn",  # a word on A1111's and ComfyUI's syntax, such as (red:1.4), or "ignore"
 ) -> FormattedPrompt:
-    "The string for one prompt; by default exactly what diffusers' Z-Image pipeline feeds its tokenizer."
+    """Return the string for one prompt; by default exactly what diffusers' Z-Image pipeline feeds its tokenizer.
+
+    A conversation, or a list of OpenAI-style messages, is written by `Qwen3Formatter`; a last message of the assistant
+    is left open, and nothing can be added to it (`ValueError`).
+    """
     _check_mode(special_tokens)
+    given = {"system": system, "thinking": thinking, "assistant": assistant, "enable_thinking": enable_thinking}
+    if conversation := _conversation(prompt):
+        return _format_conversation(conversation, given, special_tokens, continue_final_message, foreign_syntax)
+    if isinstance(prompt, str):
+        warn_of_foreign_syntax([prompt], foreign_syntax)
     messages = Conversation.from_prompt(prompt, system, thinking, assistant)
     thinking = resolve_thinking(thinking, enable_thinking)
     pieces = [p for m in messages if m.role != Role.ASSISTANT for p in [*_open(m.role), (m.role.value, m.content), *_CLOSE]]
@@ -230,6 +242,28 @@ def format_prompt(
         pieces.append(("assistant", assistant if thinking is None else assistant.lstrip("\n")))
         if not continue_final_message: pieces += _CLOSE
     return _finish(pieces, special_tokens)
+
+# %% ../nbs/01_formatter.ipynb #501d55a1
+def _conversation(prompt) -> Conversation | None:
+    "A conversation, if a prompt is one or a list of OpenAI-style messages; one sentence for a single message."
+    if isinstance(prompt, Conversation):
+        return prompt
+    if isinstance(prompt, Mapping):
+        return Conversation.from_dicts(prompt)
+    if isinstance(prompt, (list, tuple)) and any(isinstance(one, Mapping) for one in prompt):
+        return Conversation.from_dicts(prompt)
+    return None
+
+def _format_conversation(conversation, given, special_tokens, continue_final_message, foreign_syntax) -> FormattedPrompt:
+    "The string of a conversation, to which nothing can be added."
+    if extra := [name for name, value in given.items() if value is not None]:
+        raise ValueError(f"{', '.join(extra)} cannot be added to a conversation, which already says all of it: put it into the "
+                         "conversation, or pass the prompt as a plain string.")
+    warn_of_foreign_syntax([m.content for m in conversation if m.role == Role.USER], foreign_syntax)
+    answered = conversation[-1].role == Role.ASSISTANT
+    formatter = Qwen3Formatter(special_tokens=special_tokens)
+    return formatter.format(conversation, add_generation_prompt=not answered,
+                            continue_final_message=answered and continue_final_message)
 
 # %% ../nbs/01_formatter.ipynb #d74a518b
 def _last_query(messages: tuple[Message, ...]) -> int:
@@ -252,7 +286,7 @@ def _report_inline(messages: tuple[Message, ...], special_tokens: str) -> None:
     found = "the assistant text contains '</think>', which Qwen3's template reads as the end of a think block"
     if special_tokens == "error": raise SpecialTokenError(f"{found}: give the thought as 'reasoning_content', or pass special_tokens='allow'.")
     warnings.warn(f"{found}: so it is read here (give the thought as 'reasoning_content' to mean it; special_tokens='allow' is silent, 'error' refuses it).",
-                  SpecialTokenWarning, stacklevel=3)
+                  SpecialTokenWarning, stacklevel=caller_level())
 
 # %% ../nbs/01_formatter.ipynb #e698a8e1
 @dataclass(frozen=True)

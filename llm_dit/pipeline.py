@@ -40,7 +40,7 @@ from tqdm.auto import tqdm
 
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
     best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
-from .encoder import Prompt, ZImageTextEncoder
+from .encoder import Prompt, ZImageTextEncoder, as_prompts
 from .encoding import EncodingOutput, concatenate
 from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
 from .model_files import check_path
@@ -290,6 +290,7 @@ class ZImagePipeline:
         for name, value in dict(num_images=num_images, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name}={value}: expected at least 1.")
         if not isfinite(guidance_scale): raise ValueError(f"guidance_scale={guidance_scale}: expected a number, 0 for none.")
+        prompt = prompt if isinstance(prompt, EncodingOutput) else as_prompts(prompt)
         sigmas, (count, templates, seeds) = linear_sigmas(num_inference_steps), _side_by_side(prompt, template, seed)
         with self._turn:
             self._cancelled.clear()
