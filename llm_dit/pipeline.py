@@ -41,6 +41,7 @@ from tqdm.auto import tqdm
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
     best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
 from .encoder import Prompt, ZImageTextEncoder, as_prompts
+from .foreign_syntax import caller_level
 from .encoding import EncodingOutput, concatenate
 from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
 from .model_files import check_path
@@ -381,7 +382,7 @@ class ZImagePipeline:
         if None in (num_inference_steps, guidance_scale) and defaults.why:
             self.defaults = replace(defaults, why=None)
             warnings.warn(f"It is not known how {self.model_id} was trained, since {defaults.why}: {defaults.num_inference_steps} steps and guidance "
-                          f"{defaults.guidance_scale:g} are taken; give num_inference_steps and guidance_scale if it wants others.", UserWarning, stacklevel=3)
+                          f"{defaults.guidance_scale:g} are taken; give num_inference_steps and guidance_scale if it wants others.", UserWarning, stacklevel=caller_level())
         steps = defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
         return steps, defaults.guidance_scale if guidance_scale is None else guidance_scale
 
