@@ -38,7 +38,7 @@ import transformers
 from huggingface_hub import constants
 from tokenizers import Tokenizer
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.cache_utils import DynamicCache
 from transformers.utils import cached_file, logging
 
@@ -50,7 +50,10 @@ from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
 from .values import as_int, as_ints, is_several, show_value
-from .weight_files import IncompleteWeightsError, check_component, check_loaded, check_tokenizer, read_json, weight_files
+from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer
+from .stored_weights import check_unread, is_above, is_scaled, read_weights
+from .weight_files import (IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
+    safetensors_header, weight_files)
 
 # %% ../nbs/04_backends.ipynb #3c465522
 @runtime_checkable
@@ -136,17 +139,18 @@ def _without_added_tokens(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps({**description, "added_tokens": []}))
 
 # %% ../nbs/04_backends.ipynb #8c3464d0
-#: Short names of models: the checkpoint inside this package, and the first one that it is a miniature of.
+#: Short names of models: the checkpoint inside this package, the one that it is a miniature of, and that one before distillation.
 MODEL_NAMES = {
     "tiny": str(files("llm_dit") / "tiny_z_image"),
     "z-image-turbo": "Tongyi-MAI/Z-Image-Turbo",
+    "z-image": "Tongyi-MAI/Z-Image",
 }
 
 def resolve_model(
     model: str | Path, # short name, Hub id or local folder
 ) -> str: # Hub id or path of a folder
-    "Turn a short name into what `from_pretrained` of transformers and diffusers understands."
-    return MODEL_NAMES.get(str(model), str(model))
+    "Turn a short name into what `from_pretrained` of transformers and diffusers understands; short names come before folders of the same name."
+    return MODEL_NAMES.get(str(model)) or expand_model(model)
 
 def component_subfolders(
     model: str, # Hub id or path of a folder
@@ -155,15 +159,13 @@ def component_subfolders(
     "Where in a model tokenizer and text encoder lie; `FileNotFoundError` where there is no text encoder."
     if hub.get("local_files_only"): constants.HF_HUB_DISABLE_TELEMETRY = True # else huggingface_hub asks the Hub what to call this program, even for a file that is here
     folder = Path(model)
-    if folder.suffix == ".gguf" and folder.is_file(): return "", ""
+    check_path(str(model))
+    if folder.is_file(): return "", ""
     if folder.is_dir():
         if (folder / "text_encoder").is_dir(): return "tokenizer", "text_encoder"
         if (folder / "config.json").is_file(): return "", ""
         raise FileNotFoundError(f"{folder} has neither text_encoder/ nor config.json; expected a folder in diffusers' layout "
                                 "(tokenizer/, text_encoder/ …) or a plain transformers model.")
-    if folder.is_absolute() or str(model).startswith(".") or str(model).count("/") > 1:
-        raise FileNotFoundError(f"There is no folder {model}; expected a local folder, a Hub id such as "
-                                f"Tongyi-MAI/Z-Image-Turbo, or one of {', '.join(MODEL_NAMES)}.")
     try: found = [name for name in ("model_index.json", "config.json") if cached_file(model, name, _raise_exceptions_for_missing_entries=False, **hub)]
     except OSError as e: raise FileNotFoundError(f"{model} cannot be read from the Hub: {str(e).splitlines()[0]}") from e
     if not found: raise FileNotFoundError(f"{model} is not in the Hub's cache on this machine, or holds no model, and the Hub cannot be asked; expected a Hub id and a network "
@@ -186,6 +188,7 @@ class BackendConfig:
     cache_folder: str | None = None # where embeddings are kept from one process to the next; None keeps them in memory only
     quantization: str | None = None # "int8" (torchao, weights only), "int4" (torchao, CUDA), "bnb-int8" or "bnb-nf4" (bitsandbytes); None keeps the weights as they are
     pack_weights: bool = True # on a CPU: keep weights as its matrix kernels read them, which is faster for few tokens (see `packed_weights`); they cannot be changed then
+    like: str | None = None # for a single file of weights: a model's folder whose configuration and tokenizer it gets
     revision: str | None = None # branch, tag or commit on the Hub
     cache_dir: str | None = None # where Hub files are kept
     local_files_only: bool = False # never ask the Hub
@@ -329,20 +332,12 @@ class TransformersBackend:
     ) -> "TransformersBackend":
         "Load tokenizer and text encoder, and of the latter only the layers up to `hidden_layer`."
         config = (config or BackendConfig()).with_options(**options)
-        path, hub = resolve_model(model), config.hub_options()
-        tokenizer_folder, model_folder = component_subfolders(path, **hub)
-        if Path(path).is_dir(): check_component(Path(path, model_folder))
-        hub["trust_remote_code"] = config.trust_remote_code
-        if path.endswith(".gguf"): path, hub["gguf_file"] = str(Path(path).parent), Path(path).name
-        with _refuse_own_code(model):
-            model_config = AutoConfig.from_pretrained(path, subfolder=model_folder, **hub)
-            tokenizer = _load_tokenizer(path, tokenizer_folder, model_config, hub)
-        num_layers = model_config.num_hidden_layers
         device = best_device(config.device)
         dtype = best_dtype(config.dtype, device)
-        if config.quantization and "gguf_file" in hub: raise ValueError("A GGUF file is quantised already and is unpacked on loading; leave quantization out.")
-        load = partial(_load_placed, path, model_config, config, device, subfolder=model_folder, dtype=dtype, **hub)
-        with _refuse_own_code(model): backend = cls(load(), tokenizer, num_layers, config, model_id=str(model))
+        with _refuse_own_code(model):
+            model_config, tokenizer, where = _find_encoder(resolve_model(model), config)
+            load = partial(_load_placed, model_config=model_config, config=config, device=device, dtype=dtype, **where)
+            backend = cls(load(), tokenizer, model_config.num_hidden_layers, config, model_id=str(model))
         backend._load, backend._fresh = load, _count_changes(backend.model)
         return backend
 
@@ -653,6 +648,49 @@ def _joined(head, tail):
     "Hidden states of a beginning and of what follows, as one text."
     return {layer: torch.cat([head[layer], x]) for layer, x in tail.items()} if head else tail
 
+def _find_encoder(path, config):
+    "Return the configuration and the tokenizer of a text encoder, and where its weights are."
+    hub = config.hub_options() | dict(trust_remote_code=config.trust_remote_code)
+    tokenizer_folder, model_folder = component_subfolders(path, **config.hub_options())
+    if Path(path).is_file():
+        return _find_in_file(Path(path), config, hub)
+    if Path(path).is_dir():
+        check_component(Path(path, model_folder))
+    model_config = AutoConfig.from_pretrained(path, subfolder=model_folder, **hub)
+    _check_decoder(path, model_config)
+    tokenizer = _load_tokenizer(path, tokenizer_folder, model_config, hub)
+    return model_config, tokenizer, dict(path=path, subfolder=model_folder, **hub)
+
+def _find_in_file(file, config, hub):
+    "The same for a single file: GGUF has its own configuration and tokenizer, safetensors gets those that fit."
+    if file.suffix.lower() == ".gguf":
+        if config.quantization:
+            raise ValueError("A GGUF file is quantised already and is unpacked on loading; leave quantization out.")
+        if not find_spec("gguf"):
+            raise ValueError(f"{file} needs gguf to be read; install it with pip install 'llm-dit[gguf]'.")
+        path, hub["gguf_file"] = str(file.parent), file.name
+        model_config = AutoConfig.from_pretrained(path, **hub)
+        return model_config, _load_tokenizer(path, "", model_config, hub), dict(path=path, subfolder="", **hub)
+    check_file_dtypes(file)
+    shapes = {name: tensor["shape"] for name, tensor in safetensors_header(file).items()}
+    folder = find_encoder_config(file, shapes, resolve_model(config.like) if config.like else None)
+    model_config = AutoConfig.from_pretrained(str(folder), **hub)
+    source = find_tokenizer(file, folder)
+    on_hub = isinstance(source, str)
+    try:
+        tokenizer = _load_tokenizer(str(source), "tokenizer" if on_hub else "", model_config, hub)
+    except OSError as e:
+        raise FileNotFoundError(f"{file} has no tokenizer beside it, and that of {source} cannot be had from the Hub "
+                                f"({str(e).splitlines()[0]}); put its tokenizer.json into the folder.") from None
+    return model_config, tokenizer, dict(path=str(file), subfolder="", **hub)
+
+def _check_decoder(path, model_config):
+    "`ValueError` if a configuration is not that of a language model."
+    missing = [name for name in ("num_hidden_layers", "hidden_size", "vocab_size") if not hasattr(model_config, name)]
+    if missing:
+        raise ValueError(f"{path} holds a {model_config.model_type} text encoder whose configuration has no {missing[0]}; "
+                         "expected a decoder-only language model, such as Qwen3.")
+
 def _load_placed(path, model_config, config, device, dtype, **where):
     "Load as much of a decoder as will be asked for, onto the device, in the form in which it runs."
     count = layers_needed(config.hidden_layer, model_config.num_hidden_layers)
@@ -680,6 +718,15 @@ def _load_tokenizer(path, folder, config, hub):
             for file in sorted(local.glob("*.json")): read_json(file)
         raise
 
+def _own_weights(where, count, config, options):
+    "Return weights that transformers would not read right: those of a single file, and those with scales; None for all others."
+    if "gguf_file" in options or getattr(config, "quantization_config", None):
+        return None
+    found = [where] if where.is_file() else weight_files(where) if where.is_dir() else []
+    if not is_scaled(found) and not where.is_file():
+        return None
+    return read_weights(found, options["dtype"], skip=lambda name: is_above(name, count))
+
 def _load_layers(path, config, count, **options):
     "Load a decoder with its first `count` layers."
     whole, where = config.num_hidden_layers, Path(path, options.get("subfolder") or "")
@@ -688,12 +735,16 @@ def _load_layers(path, config, count, **options):
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
     adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
-    try: model, told = AutoModel.from_pretrained(path, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, adapter_kwargs=adapter, **options) # a pickle could run code
+    loader, source = AutoModel, path
+    if (weights := _own_weights(where, count, config, options)) is not None:
+        loader, source, options = MODEL_MAPPING[type(config)], None, dict(options, state_dict=weights)
+    try: model, told = loader.from_pretrained(source, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, adapter_kwargs=adapter, **options) # a pickle could run code
     except OSError as e: raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
     except (LookupError, TypeError, AttributeError) as e: # at names of tensors that no model has
         raise IncompleteWeightsError(f"{next(iter(weight_files(where)), where) if where.is_dir() else where} cannot be loaded ({type(e).__name__}: {' '.join(str(e).split())[:200]}); it is damaged or belongs to another model: download it again.") from e
     finally: logging.set_verbosity(level)
     check_loaded(where, [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
+    check_unread(where, told["unexpected_keys"], loaded_layers=count)
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such as Qwen3.")
     return first_layers(model, count, keep_norm=count == whole)

@@ -157,10 +157,16 @@ class EmbeddingCache:
         "Keep a tensor in memory and, if there is a folder, on disk; where the disk fails, in memory only, with a warning."
         _check_key(key)
         x = x.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        with self._lock: self._memory.put(key, x)
+        failure = None
         if self.folder and not self._problem:
-            try: _write_entry(self.folder, key, x)
-            except OSError as e: self._folder_failed(e)
+            try:
+                _write_entry(self.folder, key, x)
+            except OSError as e:
+                failure = e
+        with self._lock:
+            self._memory.put(key, x)
+        if failure:
+            self._folder_failed(failure)
 
     def clear(self) -> None:
         "Forget all entries and delete their files, and nothing else in the folder; the counters go on."

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from html import escape
 from inspect import signature
@@ -38,12 +37,14 @@ from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput
 from .files import write_file
 from .formatter import FormattedPrompt
+from .fingerprints import module_config
 from .metrics import summarize
 from .pipeline import ZImagePipeline
 from .plots import contact_sheet as sheet_of, xy_grid
-from .recipe import hash_image, installed_versions
+from .recipe import hash_image, installed_versions, rounding_switches
 from .store import Store, content_key
 from .templates import Template
+from .values import as_float, as_image, as_int, as_text, is_several, nearest_name, show_value
 
 # %% ../nbs/09b_experiments.ipynb #344ebe90
 #: Arguments of `ZImageTextEncoder.encode` that a cell may have.
@@ -54,37 +55,77 @@ PICTURE_ARGUMENTS = ("seed", "height", "width", "num_inference_steps", "guidance
 _ELSEWHERE = dict(num_images="it is one picture; vary seed", batch_size="pictures are made one by one, so that each can be made again", layers="it is one embedding; vary hidden_layer", layer="vary hidden_layer",
                   incremental="what is kept does not depend on what was encoded before", progress="say it to run")
 
-def _is_axis(value): return isinstance(value, (list, tuple, range)) or hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1
+def _is_chat(value):
+    "Return whether a value is one conversation as a list of dictionaries."
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(one, Mapping) and "role" in one for one in value)
 
-def _checked(arguments):
-    "Arguments of a cell or of all of them; `ValueError` where one is unknown or there is no prompt."
+def _is_axis(name, value):
+    "Return whether an argument has several values."
+    if isinstance(value, (Conversation, Template, Image.Image)) or _is_chat(value):
+        return False
+    return is_several(value) and not (name == "image" and getattr(value, "ndim", None) in (2, 3))
+
+def _prompt(value, name):
+    "Return a prompt as text or a `Conversation`."
+    if isinstance(value, (Conversation, FormattedPrompt)):
+        return value
+    if _is_chat(value):
+        return Conversation.from_dicts(value)
+    try:
+        return as_text(value, name)
+    except TypeError:
+        raise ValueError(f"{name} is {show_value(value)}: expected text, a Conversation, or messages with role and content; "
+                         "in YAML, put words such as yes, no and 12 between quotes.") from None
+
+def _template(value, name):
+    "Return a template, or its name."
+    return value if isinstance(value, Template) else as_text(value, name)
+
+def _switch(value, name):
+    "Return True or False, also where NumPy says it."
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    if not isinstance(plain, bool):
+        raise TypeError(f"{name} is {show_value(value)}: expected True or False.")
+    return plain
+
+_AS = {"prompt": _prompt, "template": _template, "enable_thinking": _switch, "image": as_image}
+_AS |= dict.fromkeys(("system", "thinking", "assistant", "special_tokens", "negative_prompt"), as_text)
+_AS |= dict.fromkeys(("hidden_layer", "seed", "height", "width", "num_inference_steps"), as_int)
+_AS |= dict.fromkeys(("guidance_scale", "strength"), as_float)
+
+def _value(name, value):
+    "Return one value of an argument as plain Python; `ValueError` if it is of another kind. None is the usual value."
+    if value is None and name != "prompt":
+        return None
+    try:
+        return _AS[name](value, name)
+    except TypeError as e:
+        raise ValueError(str(e)) from None
+
+def _check_names(arguments):
+    "Refuse arguments of a cell that are unknown, and cells without a prompt."
     known = TEXT_ARGUMENTS + PICTURE_ARGUMENTS
     for name in arguments:
-        if name in known: continue
-        if name in _ELSEWHERE: raise ValueError(f"A cell has no argument {name!r}: {_ELSEWHERE[name]}.")
-        near = get_close_matches(name, known, n=1)
-        raise ValueError(f"A cell has no argument {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."))
-    if "prompt" not in arguments: raise ValueError("There is no prompt; give one, or a list of them, as in Sweep(prompt=[…]).")
-    arguments = {**arguments, "prompt": _as_conversations(arguments["prompt"])}
-    for prompt in arguments["prompt"] if _is_axis(arguments["prompt"]) else [arguments["prompt"]]:
-        if not isinstance(prompt, (str, Conversation, FormattedPrompt)): raise ValueError(f"prompt={prompt!r} is a {type(prompt).__name__}, expected text or a Conversation; in YAML, put words such as yes, no and 12 between quotes.")
-    return arguments
-
-def _as_conversations(prompt):
-    "Lists of OpenAI-style messages as conversations; anything else as it is."
-    if not isinstance(prompt, (list, tuple)):
-        return prompt
-    if any(isinstance(one, Mapping) for one in prompt):
-        return Conversation.from_dicts(prompt)
-    return [_as_conversations(one) for one in prompt]
-
-def _number(value): return value.item() if getattr(value, "ndim", None) == 0 else value # NumPy's are no JSON
+        if name in _ELSEWHERE:
+            raise ValueError(f"A cell has no argument {name!r}: {_ELSEWHERE[name]}.")
+        if name not in known:
+            raise ValueError(f"A cell has no argument {name!r}; {nearest_name(name, known)}")
+    if "prompt" not in arguments:
+        raise ValueError("There is no prompt; give one, or a list of them, as in Sweep(prompt=[…]).")
 
 def _values(name, value):
-    "The values of an axis as a list."
-    values = value.tolist() if hasattr(value, "tolist") else [_number(one) for one in value]
-    if not values: raise ValueError(f"{name}=[]: there is nothing to vary; give at least one value.")
+    "Return the values of an axis as a list; missing ones of a column are None."
+    if isinstance(value, (set, frozenset)):
+        raise ValueError(f"{name} is a set, which has no order: give a list, as in sorted({name}).")
+    if isinstance(value, Mapping) or getattr(value, "ndim", 1) > 1 + 3 * (name == "image"):
+        raise ValueError(f"{name} is {show_value(value)}: expected one value, or a list, range, column or array with one axis.")
+    if isinstance(value, (pd.Series, pd.Index)):
+        value = [None if missing else one for one, missing in zip(value, value.isna())]
+    values = [_value(name, one) for one in value]
+    if not values:
+        raise ValueError(f"{name}=[]: there is nothing to vary; give at least one value.")
     return values
+
 
 # %% ../nbs/09b_experiments.ipynb #f90f013e
 class Sweep:
@@ -96,10 +137,11 @@ class Sweep:
         **arguments: Any, # any of TEXT_ARGUMENTS and PICTURE_ARGUMENTS; a list (or range, or array) is varied
     ):
         if how not in ("product", "zip"): raise ValueError(f"how={how!r}: expected 'product' or 'zip'; for any other choice of cells use Sweep.of.")
-        arguments = _checked(arguments)
+        _check_names(arguments)
         self.how = how
-        self.axes = {name: _values(name, value) for name, value in arguments.items() if _is_axis(value)}
-        self.constants = {name: _number(value) for name, value in arguments.items() if not _is_axis(value)}
+        several = {name: _is_axis(name, value) for name, value in arguments.items()}
+        self.axes = {name: _values(name, value) for name, value in arguments.items() if several[name]}
+        self.constants = {name: _value(name, value) for name, value in arguments.items() if not several[name]}
         lengths = {name: len(values) for name, values in self.axes.items()}
         if how == "zip" and len(set(lengths.values())) > 1: raise ValueError(f"{' and '.join(f'{n} × {name}' for name, n in lengths.items())} cannot be zipped; give lists of one length, or how='product'.")
         combined = product(*self.axes.values()) if how == "product" or not self.axes else zip(*self.axes.values())
@@ -110,7 +152,9 @@ class Sweep:
         cells: Iterable[Mapping[str, Any]], # the arguments of each cell; what one leaves out has its usual value there
     ) -> "Sweep":
         "Cells from an explicit list."
-        sweep, listed = cls.__new__(cls), [{name: _number(value) for name, value in _checked(cell).items()} for cell in cells]
+        sweep, cells = cls.__new__(cls), [dict(cell) for cell in cells]
+        for cell in cells: _check_names(cell)
+        listed = [{name: _value(name, value) for name, value in cell.items()} for cell in cells]
         if not listed: raise ValueError("There is no cell; give at least one dictionary with a prompt.")
         names = dict.fromkeys(name for cell in listed for name in cell)
         values = {name: [*{content_key(dict(v=_plain(cell.get(name)))): cell.get(name) for cell in listed}.values()] for name in names}
@@ -201,13 +245,19 @@ def _executor(executor):
 # %% ../nbs/09b_experiments.ipynb #caddfda9
 def _about_versions(): return {**installed_versions(), "llm_dit": __version__}
 
+def _config_hash(*modules):
+    "Return a hash of what the configurations of modules say, such as the factors of a VAE."
+    configs = [[module_config(module), getattr(getattr(module, "config", None), "_attn_implementation", None)] for module in modules]
+    return content_key({"configs": json.dumps(configs, sort_keys=True, default=str)})
+
 def _about_encoder(encoder):
     "What the embeddings of an encoder depend on besides text and layer."
     backend = encoder.backend
     config = getattr(backend, "config", None)
     options = {name: getattr(config, name) for name in ("revision", "on_overflow", "quantization", "pack_weights") if hasattr(config, name)}
     weights = backend.weights_fingerprint() if hasattr(backend, "weights_fingerprint") else weights_fingerprint(backend.model) if hasattr(backend, "model") else None
-    return dict(model=backend.model_id, weights=weights, dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
+    options |= {"config": _config_hash(backend.model)} if hasattr(backend, "model") else {}
+    return dict(model=backend.model_id, weights=weights, rounding=rounding_switches(), dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
 
 def _transformer_weights(parts):
     "The fingerprint of the transformer's weights; of their files, where diffusers streams them from a disk and has none in memory."
@@ -219,7 +269,8 @@ def _encoder_of(model): return model.encoder if isinstance(model, ZImagePipeline
 
 def _about(model, pictures):
     "What all results of a model depend on: its text encoder, the versions, and for pictures the weights of transformer and VAE."
-    weights = dict(transformer=_transformer_weights(model.pipe), vae=weights_fingerprint(model.pipe.vae)) if pictures else None
+    parts = model.pipe if pictures else None
+    weights = dict(transformer=_transformer_weights(parts), vae=weights_fingerprint(parts.vae), config=_config_hash(parts.transformer, parts.vae)) if pictures else None
     return dict(encoder=_about_encoder(_encoder_of(model)), versions=_about_versions(), weights=weights)
 
 def _encoding_identity(text, hidden_layer, alone, encoder, versions):
@@ -235,10 +286,11 @@ def _picture_identity(encoding_key, pipeline, template, picture, weights):
     "What its recipe will say, but with the key of the embedding for the text, and with fingerprints of the weights."
     recipe = vars(pipeline.recipe_for(_NO_TEXT, template=template, **picture))
     of_picture = {name: value for name, value in recipe.items() if name not in _OF_THE_TEXT}
-    return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | dict(loras=list(recipe["loras"])))
+    one_name = dict(loras=list(recipe["loras"]), guidance_scale=float(recipe["guidance_scale"]), negative_prompt=recipe["negative_prompt"] or None)
+    return dict(kind="picture", encoding=encoding_key, weights=weights, **of_picture | one_name)
 
 # %% ../nbs/09b_experiments.ipynb #7aa68b1f
-#: What a picture is made with where a cell does not say it.
+#: What an image is made with where a cell does not say it; None is what the loaded model takes.
 PICTURE_DEFAULTS = {name: parameter.default for name, parameter in signature(ZImagePipeline.__call__).parameters.items() if name in PICTURE_ARGUMENTS}
 
 @dataclass(repr=False)
@@ -316,6 +368,7 @@ def _planned(plan, cell):
         if not plan.pictures: return dict(encoding=key, picture=None, error=None)
         picture = {**PICTURE_DEFAULTS, **{name: cell[name] for name in PICTURE_ARGUMENTS if cell.get(name) is not None}}
         identity = _picture_identity(key, plan.model, cell.get("template"), picture, plan.about["weights"])
+        picture |= {name: identity[name] for name in ("height", "width", "num_inference_steps", "guidance_scale")} # None is what the model takes
         drawn = content_key(identity)
         plan.drawings.setdefault(drawn, (identity, text, picture))
         return dict(encoding=key, picture=drawn, error=None)
@@ -536,11 +589,19 @@ class Results:
         table = pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in rows[0]}) # object: None is a value here
         return table.astype(dict(tokens="Int64", norm=float, truncated="boolean", seconds=float))
 
+def _named(axis, value):
+    "A value as a label."
+    if value is None: return f"no {axis}"
+    if value == "": return f"empty {axis}"
+    return value if isinstance(value, str) else f"{axis} {value}"
+
 def _typed(name, column):
     "Return a column of arguments with the dtype of its values."
     kinds, some_missing = {type(value) for value in column if value is not None}, any(value is None for value in column)
     if kinds == {bool}:
         return column.astype("boolean" if some_missing else bool)
+    if kinds == {int} and max(column.dropna()) >= 2**63:
+        return column.astype("UInt64") if min(column.dropna()) >= 0 else column
     if kinds == {int}:
         return column.astype("Int64" if some_missing else int)
     if kinds and kinds <= {int, float}:
@@ -562,12 +623,6 @@ def _outcome(store, planned):
                 seconds=last["result"].get("seconds") if last else None, error=error, embedding=path(encoding, "safetensors"), picture=path(picture, "png"))
 
 # %% ../nbs/09b_experiments.ipynb #0f9edf43
-def _named(axis, value):
-    "A value as a label."
-    if value is None: return f"no {axis}"
-    if value == "": return f"empty {axis}"
-    return value if isinstance(value, str) else f"{axis} {value}"
-
 @_method_of(Results)
 def _rows(self, fixed, *axes):
     "Numbers of the cells that have some values; `ValueError` where an argument is not in the sweep, or no cell has the value."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VOCABULARIES', 'IncompleteModelError', 'IncompleteWeightsError', 'safetensors_header', 'read_json', 'weight_files',
-           'check_weights', 'stored_bytes', 'check_component', 'check_tokenizer', 'check_loaded']
+           'check_weights', 'stored_bytes', 'check_component', 'check_file_dtypes', 'check_tokenizer', 'check_loaded']
 
 # %% ../nbs/03f_weight_files.ipynb #dbd7ad14
 import json
@@ -89,10 +89,17 @@ def check_component(
     found = weight_files(folder)
     usual = "diffusion_pytorch_model.safetensors" if "_class_name" in config else "model.safetensors"
     if not found: raise IncompleteWeightsError(f"{folder/usual} is missing, and there are no shards of it either; download it again (weights in .bin, .pt or .ckpt files are not read, since they can run code).")
-    for file in found:
-        odd = next((f"{name} as {tensor['dtype']}" for name, tensor in safetensors_header(file).items() if name.endswith((".weight", ".bias")) and not tensor["dtype"].startswith(("F", "BF"))), None)
-        if odd and "quantization_config" not in config:
-            raise IncompleteWeightsError(f"{file} holds {odd}; expected floating-point numbers, or a quantization_config in {folder/'config.json'} that says how to read others.")
+    if "quantization_config" not in config:
+        for file in found: check_file_dtypes(file)
+
+def check_file_dtypes(
+    file: str | Path, # of weights
+) -> None:
+    "`IncompleteWeightsError` if weights are not floating-point numbers: as they are, they would be read as such."
+    for name, tensor in safetensors_header(file).items():
+        if name.endswith((".weight", ".bias")) and not tensor["dtype"].startswith(("F", "BF")):
+            raise IncompleteWeightsError(f"{file} holds {name} as {tensor['dtype']}; expected floating-point numbers, or a folder "
+                                         "with a quantization_config in config.json that says how to read others.")
 
 #: What a tokenizer is read from: all files of one of these.
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",), ("tiktoken.model",), ("spiece.model",), ("sentencepiece.bpe.model",), ("vocab.txt",), ("tekken.json",))

@@ -93,6 +93,12 @@ def test_reading_it_in_a_browser(site):
         assert any("01_formatter" in (a.get_attribute("href") or "") for a in tab.locator("#search-results a").all())
         shot(tab, "docs-search-1280")
 
+        for word, name in {"steering": "steer_an_embedding", "resume": "resume_a_sweep", "GGUF": "load_gguf_and_single_files"}.items():
+            visit(f"search.html?q={word}")
+            first = tab.locator("#search-results li a").first
+            expect(first).to_be_visible(timeout=20_000)
+            expect(first).to_have_attribute("href", re.compile(name))
+
         visit("05_encoder.html#llm_dit.encoder.ZImageTextEncoder.encode")
         method = tab.locator("dl.py.method").filter(has=tab.locator("dt[id='llm_dit.encoder.ZImageTextEncoder.encode']"))
         expect(method.locator("table th").first).to_have_text("Parameter")

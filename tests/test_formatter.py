@@ -18,7 +18,7 @@ def said(kind, f, *args, **kwargs):
     """The sentence of the only warning of a call, which names the line of the caller."""
     with pytest.warns(kind) as given:
         f(*args, **kwargs)
-    assert [one.filename for one in given] == [__file__]
+    assert [(one.filename, one.lineno) for one in given] == [(__file__, said.__code__.co_firstlineno + 3)]
     return str(given[0].message)
 
 
@@ -167,6 +167,11 @@ def test_a_refusal_shows_the_beginning_of_a_thought():
             resolve_thinking(None, wrong)
         with pytest.raises(ValueError, match="expected True, False or None"):
             Qwen3Formatter(enable_thinking=wrong)
+
+
+def test_an_unknown_policy_is_refused_before_anything_is_reported():
+    with pytest.raises(ValueError, match="is unknown"):
+        silently(format_prompt, "<think>", special_tokens="ignore")
 
 
 def test_newlines_around_thought_and_answer():

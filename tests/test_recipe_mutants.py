@@ -157,6 +157,10 @@ def test_what_is_written_is_read(changes):
     assert all(isinstance(getattr(again, name), tuple) for name in ("spans", "loras", "forged", "history", "sigmas"))
 
 
+def test_a_number_that_is_none_is_named():
+    assert refusal(recipe(guidance_scale=float("nan")).validate).endswith("guidance_scale is nan.")
+
+
 def test_a_recipe_does_not_change():
     with pytest.raises(FrozenInstanceError):
         recipe().seed = 2

@@ -13,11 +13,14 @@ import warnings
 from pathlib import Path
 
 import llm_dit.files
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import tqdm.auto
+from llm_dit.conversation import Conversation
 from llm_dit.experiments import Sweep, SweepInterrupted
+from llm_dit.formatter import FormattedPrompt
 from llm_dit.encoder import ZImageTextEncoder
 from llm_dit.pipeline import ZImagePipeline
 from llm_dit.store import Store, StoreFullError
@@ -47,7 +50,7 @@ def log_pictures(log):
     """The same for pictures, in this process."""
     call = ZImagePipeline.__call__
     def logged(self, encoding, **options):
-        os.write(log, json.dumps([f"{encoding.texts[0]} {options['seed']}"]).encode() + b"\n")
+        os.write(log, json.dumps([f"{str(encoding.texts[0])} {options['seed']}"]).encode() + b"\n")
         return call(self, encoding, **options)
     ZImagePipeline.__call__ = logged
 
@@ -244,6 +247,80 @@ def test_columns_have_the_type_of_their_values(tmp_path, models):
     table.to_csv(tmp_path / "table.csv", index=False)
     again = pd.read_csv(tmp_path / "table.csv")
     assert again.thinking.tolist() == table.thinking.tolist() and again.hidden_layer.dtype == table.hidden_layer.dtype
+
+
+@pytest.mark.parametrize("values", [np.arange(3), pd.Series(range(3)), pd.Index(range(3)), torch.arange(3), range(3), (np.int64(n) for n in range(3)), [0, np.uint8(1), torch.tensor(2)]])
+def test_seeds_from_the_scientific_stack(values):
+    """Whoever makes the numbers, the cells are those of a list."""
+    cells = Sweep(prompt="a", seed=values).cells()
+    assert cells == Sweep(prompt="a", seed=[0, 1, 2]).cells() and {type(cell["seed"]) for cell in cells} == {int}
+
+
+@pytest.mark.parametrize("values", [np.array(["a", "b"]), pd.Series(["a", "b"]), [np.str_("a"), np.array("b")], (text for text in "ab"), {"a": 1, "b": 2}.keys()])
+def test_texts_from_the_scientific_stack(values):
+    cells = Sweep(prompt=values, enable_thinking=np.bool_(True), strength=np.float32(.5)).cells()
+    assert [cell["prompt"] for cell in cells] == ["a", "b"] and {type(cell["prompt"]) for cell in cells} == {str}
+    assert cells[0]["enable_thinking"] is True and type(cells[0]["strength"]) is float
+
+
+def test_what_a_column_lacks_is_none():
+    assert [cell["thinking"] for cell in Sweep(prompt="a", thinking=pd.Series([None, "b"])).cells()] == [None, "b"]
+
+
+MESSAGES = [{"role": "system", "content": "neon"}, {"role": "user", "content": "a red star"}]
+
+
+def test_messages_are_one_prompt(tmp_path, models):
+    """A list of dictionaries is one conversation, a list of such lists an axis."""
+    one, several = Sweep(prompt=MESSAGES), Sweep(prompt=[MESSAGES, MESSAGES[1:], "a cat"])
+    assert len(one) == 1 and one.constants == {"prompt": Conversation.from_dicts(MESSAGES)} and len(several) == 3
+    assert several.run(models["texts"], tmp_path, progress=False).table.error.isna().all()
+
+
+@pytest.mark.parametrize("wrong", [
+    {"prompt": FormattedPrompt("a", ())}, {"prompt": [b"a"]}, {"prompt": {"a": 1}}, {"prompt": None}, {"prompt": {"a", "b"}}, {"prompt": [["a"]]},
+    {"seed": [.5]}, {"seed": [True]}, {"seed": "1"}, {"seed": np.zeros((2, 2), int)}, {"seed": torch.tensor([1.])}, {"strength": "much"}, {"strength": [float("nan")]},
+    {"thinking": 1}, {"enable_thinking": 1}, {"image": 3}, {"template": 5}, {"seed": pd.DataFrame({"a": [1]})},
+])
+def test_a_value_of_another_kind_is_refused(wrong):
+    for make in (lambda cell: Sweep(**cell), lambda cell: Sweep.of([cell])):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}[ =].*[a-z)'.]\\.?$") as caught: make({"prompt": "a", **wrong})
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+def keys(model, folder, **arguments): return list(Sweep.of([{"prompt": "a star", "height": 32, "width": 32, **arguments}]).plan(model, folder).drawings)
+
+
+@pytest.mark.parametrize("same", [
+    [{}, {"negative_prompt": None}, {"negative_prompt": ""}, {"negative_prompt": "a cat"}, {"guidance_scale": 0}, {"guidance_scale": np.float32(0)}, {"strength": .3}, {"seed": None}, {"seed": np.int64(0)}],
+    [{"num_inference_steps": None}, {}, {"guidance_scale": None}], [{"guidance_scale": 2}, {"guidance_scale": 2.0, "negative_prompt": ""}, {"guidance_scale": torch.tensor(2)}],
+])
+def test_one_image_has_one_key(tmp_path, models, same):
+    found = [keys(models["pictures"], tmp_path, **arguments) for arguments in same]
+    assert len(found[0]) == 1 and found == found[:1] * len(same)
+
+
+def test_what_decides_pixels_is_in_the_key(tmp_path, models):
+    """Arguments, the configuration of the parts, the scheduler, and torch's switches."""
+    pipe = models["pictures"]
+    changes = [{}, {"seed": 1}, {"height": 48}, {"num_inference_steps": 2}, {"guidance_scale": 2}, {"guidance_scale": 2, "negative_prompt": "a cat"}, {"hidden_layer": -3}, {"system": "neon"}]
+    found = [*(keys(pipe, tmp_path, **change)[0] for change in changes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipe.pipe.vae, "_internal_dict", type(pipe.pipe.vae.config)({**pipe.pipe.vae.config, "shift_factor": .5}))
+        found += keys(pipe, tmp_path)
+    scheduler = pipe.pipe.scheduler
+    pipe.pipe.scheduler = type(scheduler).from_config(scheduler.config, shift=5.0)
+    found += keys(pipe, tmp_path)
+    pipe.pipe.scheduler = scheduler
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try: found += keys(pipe, tmp_path)
+    finally: torch.set_float32_matmul_precision(usual)
+    assert len(set(found)) == len(found) == 11 and keys(pipe, tmp_path) == found[:1]
+
+
+def test_seeds_of_64_bits_are_shown(tmp_path, models):
+    assert Sweep(prompt="a", seed=[2**64 - 1, 0]).run(models["texts"], tmp_path, progress=False).table.seed.tolist() == [2**64 - 1, 0]
 
 
 if __name__ == "__main__":
