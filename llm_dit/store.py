@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 
+from .foreign_syntax import caller_level
 from .files import write_file
 
 # %% ../nbs/09_store.ipynb #025560bb
@@ -221,7 +222,7 @@ class Store:
 
     def _report(self, what, why):
         "Warn of a file once."
-        if what not in self._reported: warnings.warn(f"{what} in the store {self.folder.name} is skipped: {why}.", StoreWarning, stacklevel=4)
+        if what not in self._reported: warnings.warn(f"{what} in the store {self.folder.name} is skipped: {why}.", StoreWarning, stacklevel=caller_level())
         self._reported.add(what)
 
 def _names(identity, key):
