@@ -107,6 +107,16 @@ def _as_encoder(source, config):
     if isinstance(source, ZImageTextEncoder): return source
     return ZImageTextEncoder.from_pretrained(source, config=config) if isinstance(source, (str, Path)) else ZImageTextEncoder(source)
 
+def _assemble(path, config, dtype, transformer, vae):
+    "diffusers' pipeline with loaded parts and the model's own scheduler; `ValueError` if the scheduler cannot be made."
+    try:
+        return diffusers.ZImagePipeline.from_pretrained(
+            path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options(),
+        )
+    except Exception as e: # of many kinds
+        reason = " ".join(str(e).split())[:200]
+        raise ValueError(f"The scheduler of {path} cannot be used ({type(e).__name__}: {reason}); download scheduler/scheduler_config.json again.") from e
+
 def _place(pipe, plan, device):
     "Do what a plan says, with the hooks of accelerate and diffusers."
     if plan.memory == "fast" or device.type == "cpu" and plan.memory == "balanced": pipe.to(device)
@@ -228,7 +238,7 @@ class ZImagePipeline:
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
         loaded = {part: load_part(part, source, config, dtype, device, config.like) for part, source in sources.items()}
         transformer, vae = loaded.get("transformer", transformer), loaded.get("vae", vae)
-        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options())
+        pipe = _assemble(path, config, dtype, transformer, vae)
         fingerprints = _watched(pipe, encoder, reading, streamed=plan.memory == "low" and device.type == "cpu")
         _place(pipe, plan, device)
         made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, config.quantization if "transformer" in sources else None)
