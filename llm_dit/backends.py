@@ -44,6 +44,7 @@ from transformers.utils import cached_file, logging
 
 from .embedding_cache import EmbeddingCache, embedding_key, weights_fingerprint
 from .encoding import EncodingOutput, TruncationWarning, token_spans
+from .foreign_syntax import caller_level
 from .formatter import FormattedPrompt
 from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
@@ -524,7 +525,7 @@ class TransformersBackend:
         if self.config.on_overflow == "error": raise PromptTooLongError(f"{what}; shorten it or raise max_length.")
         shown = lost if len(lost) <= 200 else f"{lost[:120]} … {lost[-60:]}"
         warnings.warn(f"{what}; lost: {shown!r}. Shorten it, raise max_length, refuse such prompts with on_overflow='error', or choose 'window', 'interpolate' or 'pool'.",
-                      TruncationWarning, stacklevel=5)
+                      TruncationWarning, stacklevel=caller_level())
         return _Tokenized(ids[:limit], offsets[:limit], True)
 
     def _run_planned(self, decoder, rows, wanted):
@@ -592,7 +593,7 @@ class TransformersBackend:
                 f"The memory of {self.device} was too small for {prompts} prompts of {longest} tokens at once; going on "
                 f"with batches of at most {self._fits} tokens (batch_tokens), or fewer if memory runs out again.",
                 SmallerBatchesWarning,
-                stacklevel=7,
+                stacklevel=caller_level(),
             )
 
     @torch.inference_mode()

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
+from .foreign_syntax import caller_level
 from .files import write_file
 
 # %% ../nbs/03a_embedding_cache.ipynb #a56238bb
@@ -157,10 +158,16 @@ class EmbeddingCache:
         "Keep a tensor in memory and, if there is a folder, on disk; where the disk fails, in memory only, with a warning."
         _check_key(key)
         x = x.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        with self._lock: self._memory.put(key, x)
+        failure = None
         if self.folder and not self._problem:
-            try: _write_entry(self.folder, key, x)
-            except OSError as e: self._folder_failed(e)
+            try:
+                _write_entry(self.folder, key, x)
+            except OSError as e:
+                failure = e
+        with self._lock:
+            self._memory.put(key, x)
+        if failure:
+            self._folder_failed(failure)
 
     def clear(self) -> None:
         "Forget all entries and delete their files, and nothing else in the folder; the counters go on."
@@ -197,11 +204,11 @@ class EmbeddingCache:
             if path in self._reported: return
             self._reported.add(path)
         with self._lock: self._counts["damaged"] += 1
-        warnings.warn(f"{path} is damaged ({why}); its entry has to be computed again.", DamagedCacheWarning, stacklevel=4)
+        warnings.warn(f"{path} is damaged ({why}); its entry has to be computed again.", DamagedCacheWarning, stacklevel=caller_level())
 
     def _folder_failed(self, error):
         with self._lock: first, self._problem = not self._problem, self._problem or str(error)
-        if first: warnings.warn(f"The cache goes on in memory only, because its folder cannot be used: {error}", stacklevel=3)
+        if first: warnings.warn(f"The cache goes on in memory only, because its folder cannot be used: {error}", stacklevel=caller_level())
 
 def _check_key(key):
     if not isinstance(key, str) or not re.fullmatch(_HEX + "{64}", key):

@@ -67,6 +67,10 @@ class ReadText:
         "Whether so many layers and these hidden states are there."
         return len(self.past) >= layers and set(states) <= self.states.keys()
 
+def _replaces(entry, old):
+    "Return whether an entry makes an older one superfluous."
+    return entry.input_ids[:len(old.input_ids)] == old.input_ids and entry.serves(len(old.past), old.states)
+
 class PrefixCache:
     "Texts that were read, found again by how they begin."
     def __init__(self,
@@ -96,10 +100,12 @@ class PrefixCache:
     def add(self, entry: ReadText) -> None:
         "Keep a text; entries that it makes superfluous go, and old ones beyond the budget."
         with self._lock:
-            for key, old in list(self._entries.items()):
-                if entry.input_ids[:len(old.input_ids)] == old.input_ids and entry.serves(len(old.past), old.states): del self._entries[key]
-            self._entries[entry.input_ids, len(entry.past)] = entry
-            while self.nbytes() > self.max_bytes: self._entries.popitem(last=False)
+            entries = OrderedDict((key, old) for key, old in self._entries.items() if not _replaces(entry, old))
+            entries[entry.input_ids, len(entry.past)] = entry
+            sizes = {key: kept.nbytes() for key, kept in entries.items()}
+            while sum(sizes.values()) > self.max_bytes:
+                del sizes[entries.popitem(last=False)[0]]
+            self._entries = entries
 
     def nbytes(self) -> int:
         "Bytes of all entries."

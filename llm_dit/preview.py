@@ -45,20 +45,17 @@ class LatentPreview:
         pipeline: ZImagePipeline, # whose pictures are looked at
         size: int = 256, # pixels of the longer side
     ):
-        self.colors, self.size, self._before = latent_colors(pipeline.pipe.vae), size, None
+        self.colors, self.size = latent_colors(pipeline.pipe.vae), size
 
     def __call__(self,
         pipe: Any, # diffusers' pipeline
         step: int, # counted from 0
         timestep: Any, # of the scheduler; not used
-        tensors: dict[str, torch.Tensor], # with "latents" `(pictures, channels, height, width)`
+        tensors: dict[str, torch.Tensor], # not used: the latents are those that the scheduler saw
     ) -> Image.Image: # of the first picture
         "What the picture is about to be; the arguments are those of `callback_on_step_end`."
-        latents, sigmas = tensors["latents"][:1].detach().float().cpu(), pipe.scheduler.sigmas.cpu()
-        index = pipe.scheduler.step_index # of the step to come
-        clean = latents if step == 0 else latents - sigmas[index] * (latents - self._before) / (sigmas[index] - sigmas[index - 1])
-        self._before = latents
-        height, width = latents.shape[2:]
+        clean = pipe.scheduler.predicted()[:1].detach().float().cpu()
+        height, width = clean.shape[2:]
         rgb = ((_rows(clean) @ self.colors).clamp(-1, 1) * 127.5 + 127.5).round().byte().reshape(height, width, 3)
         scale = self.size / max(height, width)
         return Image.fromarray(rgb.numpy()).resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)

@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 
+from .foreign_syntax import caller_level
 from .files import write_file
 
 # %% ../nbs/09_store.ipynb #025560bb
@@ -109,11 +110,11 @@ class Store:
             for kind, content in (files or {}).items(): record["files"][kind] = self._write(self.path(key, kind), content)
             line = json.dumps(record).encode() + b"\n"
             self._write(self.path(key), line)
+            self._records[key] = record # from here on it is stored; an index that lacks it is completed when the store is opened
             self._append(line)
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
             raise StoreFullError(e.errno, f"The disk with the store {self.folder} is full ({os.strerror(e.errno)}); its {len(self)} entries are whole. Make room and run it again: only what is missing is computed.") from e
-        self._records[key] = record
         return record
 
     def refresh(self) -> None:
@@ -132,9 +133,14 @@ class Store:
 
     def rebuild(self) -> None:
         "Write the index anew from the entries."
+        before = self._records, self._read_until
         self._records, self._read_until = {}, (None, 0)
-        self._compare_with_entries(append=False)
-        self._write(self._index, b"".join(json.dumps(record).encode() + b"\n" for record in self))
+        try:
+            self._compare_with_entries(append=False)
+            self._write(self._index, b"".join(json.dumps(record).encode() + b"\n" for record in self))
+        except BaseException:
+            self._records, self._read_until = before
+            raise
 
     def table(self) -> pd.DataFrame: # one row per entry: key, what determines it, its result, error, time, and its files relative to the folder
         "All entries, the oldest first; versions and the like are in the records (`get`)."
@@ -216,7 +222,7 @@ class Store:
 
     def _report(self, what, why):
         "Warn of a file once."
-        if what not in self._reported: warnings.warn(f"{what} in the store {self.folder.name} is skipped: {why}.", StoreWarning, stacklevel=4)
+        if what not in self._reported: warnings.warn(f"{what} in the store {self.folder.name} is skipped: {why}.", StoreWarning, stacklevel=caller_level())
         self._reported.add(what)
 
 def _names(identity, key):

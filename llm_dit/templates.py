@@ -299,7 +299,7 @@ class TemplateRegistry(Mapping):
     ):
         self.folders = tuple(map(Path, folders))
         self._seen: dict[Path, tuple] = {}
-        self._read()
+        self._seen, self._templates, self.errors, self._by_name = self._found()
 
     @classmethod
     def shipped(cls) -> "TemplateRegistry":
@@ -319,27 +319,30 @@ class TemplateRegistry(Mapping):
     def reload(self) -> list[str]:  # stems of the templates that are new, changed or gone
         "Read what changed on disk. A file that no longer loads keeps its last good version; its error is shown as a warning and kept in `errors`."
         before, known = dict(self._templates), set(map(str, self.errors.values()))
-        self._read()
-        for error in self.errors.values():
-            if str(error) not in known: warnings.warn(f"{error} The last good version is kept." if error.path.stem in self._templates else str(error), stacklevel=2)
+        seen, templates, errors, by_name = self._found()
+        for error in errors.values():
+            if str(error) not in known:
+                warnings.warn(f"{error} The last good version is kept." if error.path.stem in templates else str(error), stacklevel=2)
+        self._seen, self._templates, self.errors, self._by_name = seen, templates, errors, by_name
         return sorted(stem for stem in {*before, *self._templates} if before.get(stem) != self._templates.get(stem))
 
-    def _read(self) -> None:
-        "Look at every file, and read those whose time or size is not the known one."
+    def _found(self) -> tuple[dict, dict, dict, dict]:
+        "Look at every file, and read those whose time or size is not the known one; nothing is changed."
         seen, layers = {}, []
         for folder in self.folders:
             layers.append([])
             for path, error in _find(folder):
                 if not error: seen[path] = _fresh(path, self._seen.get(path))
                 layers[-1].append((path, None, error) if error else (path, *seen[path][1:]))
-        self._seen, self._templates, self.errors, self._by_name = seen, {}, {}, {}
+        all_templates, all_errors, by_name = {}, {}, {}
         for templates, errors in map(_layer, layers):
-            for known in (self._templates, self.errors, self._by_name):
-                for stem in {*templates, *errors}: known.pop(stem, None)
-            self._templates |= templates
-            self.errors |= errors
-            self._by_name |= {t.name: t for t in templates.values()} | templates
-        self._templates, self.errors = dict(sorted(self._templates.items())), dict(sorted(self.errors.items()))
+            for known in (all_templates, all_errors, by_name):
+                for stem in {*templates, *errors}:
+                    known.pop(stem, None)
+            all_templates |= templates
+            all_errors |= errors
+            by_name |= {t.name: t for t in templates.values()} | templates
+        return seen, dict(sorted(all_templates.items())), dict(sorted(all_errors.items())), by_name
 
     def __getitem__(self, name: str) -> Template:
         if name in self: return self._by_name[name]

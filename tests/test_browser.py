@@ -182,6 +182,7 @@ def test_playground_elsewhere(app, folder):
         before = count(other)
         area(other, "prompt").fill("a red circle")
         wait_for_count(other, before - 4)
+        assert count(other) == before - 4
         shot(other, f"{app}")
 
 

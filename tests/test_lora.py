@@ -533,3 +533,4 @@ def test_nothing_is_warned_of_without_a_reason(pipe, tmp_path):
         warnings.simplefilter("error")
         for name in "ab":
             pipe.load_lora(write(tmp_path / "x.safetensors", PAIR), name=name)
+    assert pipe.loras == {"a": 1.0, "b": 1.0}, "both are there, and silence was no failure to load"

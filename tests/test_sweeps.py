@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import llm_dit.files
@@ -20,7 +21,6 @@ import torch
 import tqdm.auto
 from llm_dit.conversation import Conversation
 from llm_dit.experiments import Sweep, SweepInterrupted
-from llm_dit.formatter import FormattedPrompt
 from llm_dit.encoder import ZImageTextEncoder
 from llm_dit.pipeline import ZImagePipeline
 from llm_dit.store import Store, StoreFullError
@@ -278,7 +278,7 @@ def test_messages_are_one_prompt(tmp_path, models):
 
 
 @pytest.mark.parametrize("wrong", [
-    {"prompt": FormattedPrompt("a", ())}, {"prompt": [b"a"]}, {"prompt": {"a": 1}}, {"prompt": None}, {"prompt": {"a", "b"}}, {"prompt": [["a"]]},
+    {"prompt": 5}, {"prompt": [b"a"]}, {"prompt": {"a": 1}}, {"prompt": None}, {"prompt": {"a", "b"}}, {"prompt": [["a"]]},
     {"seed": [.5]}, {"seed": [True]}, {"seed": "1"}, {"seed": np.zeros((2, 2), int)}, {"seed": torch.tensor([1.])}, {"strength": "much"}, {"strength": [float("nan")]},
     {"thinking": 1}, {"enable_thinking": 1}, {"image": 3}, {"template": 5}, {"seed": pd.DataFrame({"a": [1]})},
 ])
@@ -321,6 +321,18 @@ def test_what_decides_pixels_is_in_the_key(tmp_path, models):
 
 def test_seeds_of_64_bits_are_shown(tmp_path, models):
     assert Sweep(prompt="a", seed=[2**64 - 1, 0]).run(models["texts"], tmp_path, progress=False).table.seed.tolist() == [2**64 - 1, 0]
+
+
+def test_warnings_of_a_sweep_name_the_line_that_runs_it(tmp_path):
+    """A damaged store, a prompt that is cut off, and a model that nobody knows."""
+    pipe = ZImagePipeline.from_pretrained("tiny", device="cpu", max_length=8)
+    pipe.defaults = replace(pipe.defaults, why="it is a test")
+    sweep = Sweep(prompt="a red star on a blue field under a green moon", height=32, width=32)
+    with pytest.warns() as given: results = sweep.run(pipe, tmp_path, progress=False)
+    results.store.path(results.table.key[0], "png").write_bytes(b"1")
+    with pytest.warns() as later: sweep.run(pipe, tmp_path, progress=False)
+    found = {one.category.__name__: one.filename for one in [*given, *later]}
+    assert found == dict.fromkeys(("TruncationWarning", "UserWarning", "StoreWarning"), __file__)
 
 
 if __name__ == "__main__":
