@@ -416,12 +416,9 @@ class Generation:
         first = self.recipes[0]
         return f"Generation({len(self.images)} × {first.width}×{first.height}, seeds {[r.seed for r in self.recipes]}; {seconds})"
 
-    def _are_pil(self):
-        return all(isinstance(image, Image.Image) for image in self.images)
-
     def _repr_png_(self) -> bytes | None:
-        "All images side by side, for notebooks; None for arrays and latents, whose repr is shown."
-        if not self._are_pil():
+        "All images side by side, for notebooks; nothing for arrays, tensors and latents."
+        if not isinstance(self.images, list):
             return None
         sheet = Image.new("RGB", (sum(i.width for i in self.images), max(i.height for i in self.images)))
         left = 0
@@ -434,8 +431,8 @@ class Generation:
         ending: str = ".png", # or ".jpg", ".webp", ".tiff": the format
     ) -> list[bytes]: # one file per image
         "Return image files that carry their recipes. `ValueError` if a recipe could not be read again."
-        if not self._are_pil():
-            raise ValueError("Only PIL images can be saved with their recipes; make them with output_type='pil', which is the default.")
+        if not isinstance(self.images, list):
+            raise ValueError(f"These images are a {type(self.images).__name__}, which an image file cannot hold; make them with output_type='pil'.")
         texts = [(recipe.to_json(), recipe.parameters()) for recipe in self.recipes]
         return [image_bytes(image, ending, *text) for image, text in zip(self.images, texts, strict=True)]
 
