@@ -2,9 +2,11 @@
 import io
 import json
 import platform
+import re
 from dataclasses import FrozenInstanceError, replace
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -119,6 +121,7 @@ WRONG = [
     {"loras": (LORA | {"weight": float("inf")},)}, {"loras": (LORA | {"name": None},)},
     {"loras": (LORA | {"file": 3},)},
     {"loras": (LORA | {"hash": 3},)}, {"loras": (LORA | {"type": 3},)}, {"text": "\ud83d"}, {"format": FORMAT + 1},
+    {"scheduler": {"class": "Euler", "shift": float("nan")}}, {"loras": ((3, 1),)},
     {"max_length": 0}, {"cfg_truncation": "1"},
     {"spans": (("user", 0),)}, {"spans": (("me", 0, 5),)}, {"spans": (("user", 0, 4),)}, {"spans": (("user", 1, 5),)},
     {"spans": (("user", 0.0, 5),)}, {"spans": (("user", 0, 5.0),)}, {"spans": (("user", False, 5),)},
@@ -161,6 +164,11 @@ def test_a_number_that_is_none_is_named():
     assert refusal(recipe(guidance_scale=float("nan")).validate).endswith("guidance_scale is nan.")
 
 
+def test_what_is_written_names_its_format_and_keeps_letters():
+    said = recipe(text="雨").to_json()
+    assert json.loads(said)["format"] == 2 and "雨" in said
+
+
 def test_a_recipe_does_not_change():
     with pytest.raises(FrozenInstanceError):
         recipe().seed = 2
@@ -189,9 +197,11 @@ def test_no_path_is_kept(tmp_path):
 def test_what_is_not_a_recipe():
     for text in ("", "[]", "3", '{"text": "x"}', "[" * 100_000, recipe().to_json()[:-1], '{"format": null}'):
         assert refusal(Recipe.from_json, text).startswith("This is not a recipe of llm-dit, or a damaged one (")
+    assert "(expected a JSON object)" in refusal(Recipe.from_json, "[]")
     said = json.loads(recipe().to_json())
     assert "has no field 'colour'" in refusal(Recipe.from_json, json.dumps(said | {"colour": "red", "zebra": 1}))
-    assert len(refusal(Recipe.from_json, json.dumps(said | {"c" * 500: 1}))) < 400
+    long = refusal(Recipe.from_json, json.dumps(said | {"c" * 500: 1}))
+    assert len(re.search(r"one \((.*)\); expected", long)[1]) == 200
     newer = refusal(Recipe.from_json, json.dumps(said | {"format": FORMAT + 1, "colour": 1}))
     assert f"format {FORMAT + 1}, and llm-dit" in newer and "update llm-dit" in newer
 
@@ -210,7 +220,7 @@ def test_recipes_of_format_1(given, history, edited):
     assert read.loras[0]["file"] == "style.safetensors" and read.loras[0]["name"] == "style"
 
 
-def test_images_without_a_recipe(tmp_path):
+def test_images_without_a_recipe(tmp_path, monkeypatch):
     image = Image.new("RGB", (2, 2))
     image.save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("not an image")
@@ -223,6 +233,9 @@ def test_images_without_a_recipe(tmp_path):
         Recipe.from_image(tmp_path / "none.png")
     with pytest.raises(IsADirectoryError):
         Recipe.from_image(tmp_path)
+    monkeypatch.setattr(Image, "open", Mock(side_effect=PermissionError))
+    with pytest.raises(PermissionError):
+        Recipe.from_image(tmp_path / "plain.png")
 
 
 def test_a_damaged_recipe_names_its_file(tmp_path):
@@ -310,7 +323,7 @@ def test_the_program_makes_the_same_recipe(monkeypatch, changes, needed):
     assert load == ("from_pretrained", ("tiny",), {"device": "cpu", "dtype": "bfloat16", "revision": "v1"})
     assert lora == ("load_lora", ("style.safetensors", 0.8), {"name": "style"})
     assert reproduce[1] == (made,) and set(reproduce[2]) == needed
-    assert "num_inference_steps" not in made.to_code(), "what is usual is left out"
+    assert not {"num_inference_steps=", "scheduler=", "rounding="} & set(re.findall(r"\w+=", made.to_code())), "usual"
 
 
 # ---- what viewers show
@@ -361,6 +374,9 @@ def test_one_image_or_several():
     assert one.image is one.images[0] and one.recipe is one.recipes[0]
     for name in ("image", "recipe"):
         assert refusal(getattr, two, name) == "There are 2 images here; choose one, as in images[0] or recipes[0]."
+    with pytest.raises(FrozenInstanceError):
+        one.images = []
+    assert "(2 × 96×64, " in repr(generation(recipe(), recipe(width=32)))
     assert repr(two) == "Generation(2 × 96×64, seeds [1, 2]; encode 0.13 s, denoise 2.00 s)"
 
 
