@@ -528,3 +528,9 @@ def test_a_load_that_fails_leaves_what_is_global(model, usual):
     sentence((ValueError, FileNotFoundError), lambda: ZImagePipeline.from_pretrained(model, device="cpu"), "extra.weight")
     assert (logging.get_verbosity(), torch.get_default_dtype()) == (level, dtype)
     assert TransformersBackend.from_pretrained("tiny", device="cpu").embedding_dim == 128
+
+
+def test_the_playground_begins_with_the_steps_of_the_model(model):
+    from llm_dit import Playground
+    change_json(model / "scheduler/scheduler_config.json", shift=6.0)
+    assert [Playground(ZImagePipeline.from_pretrained(m, device="cpu")).painter.steps.value for m in (model, "tiny")] == [50, 8]
