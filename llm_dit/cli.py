@@ -105,6 +105,7 @@ LEFT_OUT = {
     "generator": "a Python object; --seed is its number",
     "latents": "a tensor",
     "prompt_embeds": "tensors",
+    "prompt_attention_mask": "tensors",
     "sigmas": "a list of numbers",
     "output_type": "a command saves images",
     "callback_on_step_end": "a Python function",
