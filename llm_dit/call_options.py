@@ -164,6 +164,7 @@ def as_negatives(
     return ["" if one is None else as_text(one, "negative_prompt") for one in several]
 
 # %% ../nbs/05f_call_options.ipynb #955af516
+#: What the images of a call can be.
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 #: What a callback can be given after each step.
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds", "noise_pred")

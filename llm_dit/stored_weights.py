@@ -55,6 +55,7 @@ HARMLESS = {
     "vae": {},
     "any": {r"(.*\.)?scaled_fp8": "it only marks the file as one with scales"},
 }
+#: Tensors that are left unread with a warning, by part of the model.
 REPORTED = {
     "text_encoder": {}, "transformer": {}, "vae": {r"(model_ema|loss|discriminator)\..*": "they belong to the training of an autoencoder"},
     "any": {r"(.*\.)?(input_scale|scale_input)": "they scale activations for fp8 arithmetic, which does not run here"},
