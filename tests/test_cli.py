@@ -252,8 +252,8 @@ def test_a_lora_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
 
 
 def test_interrupted(tmp_path):
-    """Ctrl+C ends with one line and exit code 130."""
-    stop = "import llm_dit.cli, os, signal; llm_dit.cli._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); llm_dit.cli.main()"
+    """Ctrl+C ends with one line and exit code 130; a shell's background job would ignore it without a handler."""
+    stop = "import llm_dit.cli, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); llm_dit.cli._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); llm_dit.cli.main()"
     done = subprocess.run([sys.executable, "-c", stop, "encode", "a cat"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr == "llm-dit: stopped\n"
 
