@@ -20,7 +20,7 @@ import json
 import logging as std_logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import lru_cache, partial
@@ -52,8 +52,8 @@ from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
 from .values import as_int, as_ints, is_several, show_value
 from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer
-from .stored_weights import check_unread, is_above, is_scaled, read_weights
-from .weight_files import (IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
+from .stored_weights import check_unread, float8_block, is_left_out, is_read_here, is_scaled, read_weights
+from .weight_files import (IncompleteModelError, IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
     safetensors_header, weight_files)
 
 # %% ../nbs/04_backends.ipynb #3c465522
@@ -150,8 +150,23 @@ MODEL_NAMES = {
 def resolve_model(
     model: str | Path, # short name, Hub id or local folder
 ) -> str: # Hub id or path of a folder
-    "Turn a short name into what `from_pretrained` of transformers and diffusers understands; short names come before folders of the same name."
-    return MODEL_NAMES.get(str(model)) or expand_model(model)
+    """Turn a short name into what `from_pretrained` of transformers and diffusers understands.
+
+    A `Path` is always a path. Text that is a short name is one, but what is here never goes to the Hub: the folder of a model that is
+    called "z-image-turbo" is read, with a warning. `FileNotFoundError` if a path is not there.
+    """
+    path = expand_model(model)
+    known = MODEL_NAMES.get(model) if isinstance(model, str) else None
+    here = known is not None and any(Path(path, name).exists() for name in ("model_index.json", "config.json", "text_encoder"))
+    if here:
+        read = "this package's own checkpoint" if Path(known).is_dir() else f"the folder {model} here"
+        other = f"'./{model}'" if Path(known).is_dir() else f"{known!r}"
+        warnings.warn(f"{model!r} is a short name and also a model's folder here; {read} is read, write {other} for the other.", UserWarning, stacklevel=3)
+    if known is not None and not (here and not Path(known).is_dir()):
+        return known
+    if isinstance(model, Path) and not Path(path).exists():
+        raise FileNotFoundError(f"There is no file or folder {model}; expected one, or a Hub id or short name as text (str).")
+    return path
 
 def component_subfolders(
     model: str, # Hub id or path of a folder
@@ -249,6 +264,7 @@ def quantization_options(
 ) -> dict[str, Any]: # what the library's `from_pretrained` takes
     "How a library is told to quantise; `ValueError` where that cannot work."
     if quantization is None: return {}
+    if str(quantization).startswith("gguf-"): raise ValueError(f"quantization={quantization!r} is that of a GGUF file; give the file, as in transformer='model.gguf', and leave quantization out.")
     if quantization not in QUANTIZATIONS: raise ValueError(f"quantization={quantization!r}: expected None, {', '.join(map(repr, QUANTIZATIONS))}.")
     package, devices = QUANTIZATIONS[quantization]
     if device.type not in devices: raise ValueError(f"quantization={quantization!r} runs on {' and '.join(devices)}, and this model goes to {device.type}; use 'int8' on the CPU, or leave it out.")
@@ -651,16 +667,49 @@ def _joined(head, tail):
 
 def _find_encoder(path, config):
     "Return the configuration and the tokenizer of a text encoder, and where its weights are."
-    hub = config.hub_options() | dict(trust_remote_code=config.trust_remote_code)
+    hub = config.hub_options()
+    hub["trust_remote_code"] = config.trust_remote_code
     tokenizer_folder, model_folder = component_subfolders(path, **config.hub_options())
     if Path(path).is_file():
         return _find_in_file(Path(path), config, hub)
     if Path(path).is_dir():
         check_component(Path(path, model_folder))
-    model_config = AutoConfig.from_pretrained(path, subfolder=model_folder, **hub)
-    _check_decoder(path, model_config)
-    tokenizer = _load_tokenizer(path, tokenizer_folder, model_config, hub)
+    model_config = _read_config(path, model_folder, hub)
+    source = path
+    if Path(path).is_dir() and not model_folder: # a text encoder alone, whose tokenizer may lie beside it
+        with suppress(IncompleteModelError):
+            source = str(find_tokenizer(path, Path(config.like or path, "text_encoder") if config.like else Path(path)))
+    tokenizer = _load_tokenizer(source, tokenizer_folder, model_config, hub)
+    if source != path:
+        _check_vocabulary(tokenizer, model_config, source, path)
     return model_config, tokenizer, dict(path=path, subfolder=model_folder, **hub)
+
+def _read_config(path, folder, hub):
+    "Return transformers' configuration of a decoder; `ValueError` in one sentence if it is none that can be built."
+    try:
+        model_config = AutoConfig.from_pretrained(path, subfolder=folder, **hub)
+        _check_decoder(path, model_config)
+        if getattr(model_config, "auto_map", None): # code of its own builds it
+            return model_config
+        one = copy.deepcopy(model_config)
+        one.num_hidden_layers = 1
+        if getattr(one, "layer_types", None):
+            one.layer_types = one.layer_types[:1]
+        with torch.device("meta"):
+            AutoModel.from_config(one)
+        return model_config
+    except Exception as e: # of many kinds
+        if isinstance(e, (OSError, ImportError)) or "custom code" in str(e) or "expected a decoder-only" in str(e):
+            raise
+        reason = " ".join(str(e).split())[:200]
+        raise ValueError(f"The configuration of the text encoder of {path} cannot be used ({type(e).__name__}: {reason}); "
+                         "expected a decoder-only language model that transformers knows, such as Qwen3.") from None
+
+def _check_vocabulary(tokenizer, model_config, source, path):
+    "`ValueError` if a tokenizer has tokens that a model has no embedding for: it is that of another model."
+    if len(tokenizer) > model_config.vocab_size:
+        raise ValueError(f"The tokenizer of {source} has {len(tokenizer)} tokens, and {path} has embeddings for {model_config.vocab_size}; "
+                         "put the tokenizer.json of its own model beside it.")
 
 def _find_in_file(file, config, hub):
     "The same for a single file: GGUF has its own configuration and tokenizer, safetensors gets those that fit."
@@ -670,12 +719,11 @@ def _find_in_file(file, config, hub):
         if not find_spec("gguf"):
             raise ValueError(f"{file} needs gguf to be read; install it with pip install 'llm-dit[gguf]'.")
         path, hub["gguf_file"] = str(file.parent), file.name
-        model_config = AutoConfig.from_pretrained(path, **hub)
-        return model_config, _load_tokenizer(path, "", model_config, hub), dict(path=path, subfolder="", **hub)
+        return *_read_gguf(file, path, hub), dict(path=path, subfolder="", **hub)
     check_file_dtypes(file)
     shapes = {name: tensor["shape"] for name, tensor in safetensors_header(file).items()}
     folder = find_encoder_config(file, shapes, resolve_model(config.like) if config.like else None)
-    model_config = AutoConfig.from_pretrained(str(folder), **hub)
+    model_config = _read_config(str(folder), "", hub)
     source = find_tokenizer(file, folder)
     on_hub = isinstance(source, str)
     try:
@@ -683,11 +731,28 @@ def _find_in_file(file, config, hub):
     except OSError as e:
         raise FileNotFoundError(f"{file} has no tokenizer beside it, and that of {source} cannot be had from the Hub "
                                 f"({str(e).splitlines()[0]}); put its tokenizer.json into the folder.") from None
+    _check_vocabulary(tokenizer, model_config, source, file)
     return model_config, tokenizer, dict(path=str(file), subfolder="", **hub)
+
+def _read_gguf(file, path, hub):
+    "Return configuration and tokenizer of a GGUF file; one sentence if it is damaged, or of an architecture that transformers does not read."
+    try:
+        model_config = _read_config(path, "", hub)
+        return model_config, _load_tokenizer(path, "", model_config, hub)
+    except (OSError, ImportError):
+        raise
+    except Exception as e: # gguf raises many kinds
+        raise IncompleteWeightsError(f"{file} cannot be read as the GGUF file of a text encoder ({' '.join(str(e).split())[:200]}); "
+                                     "download it again, or take another file.") from None
 
 def _check_decoder(path, model_config):
     "`ValueError` if a configuration is not that of a language model."
-    missing = [name for name in ("num_hidden_layers", "hidden_size", "vocab_size") if not hasattr(model_config, name)]
+    needed = ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size")
+    missing = [name for name in needed if not hasattr(model_config, name)]
+    for name in needed:
+        value = getattr(model_config, name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}={value!r}")
     if missing:
         raise ValueError(f"{path} holds a {model_config.model_type} text encoder whose configuration has no {missing[0]}; "
                          "expected a decoder-only language model, such as Qwen3.")
@@ -719,14 +784,18 @@ def _load_tokenizer(path, folder, config, hub):
             for file in sorted(local.glob("*.json")): read_json(file)
         raise
 
-def _own_weights(where, count, config, options):
+def _own_weights(where, left_out, config, options):
     "Return weights that transformers would not read right: those of a single file, and those with scales; None for all others."
-    if "gguf_file" in options or getattr(config, "quantization_config", None):
+    settings = {"quantization_config": getattr(config, "quantization_config", None)}
+    if "gguf_file" in options or not is_read_here(settings):
         return None
     found = [where] if where.is_file() else weight_files(where) if where.is_dir() else []
-    if not is_scaled(found) and not where.is_file():
+    block = float8_block(settings)
+    if not is_scaled(found, block) and not where.is_file():
         return None
-    return read_weights(found, options["dtype"], skip=lambda name: is_above(name, count))
+    if settings["quantization_config"]:
+        del config.quantization_config # float8, which is no more when transformers gets the weights
+    return read_weights(found, options["dtype"], skip=lambda name: is_left_out(name, left_out), block=block)
 
 def _load_layers(path, config, count, **options):
     "Load a decoder with its first `count` layers."
@@ -737,7 +806,7 @@ def _load_layers(path, config, count, **options):
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
     adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
     loader, source = AutoModel, path
-    if (weights := _own_weights(where, count, config, options)) is not None:
+    if (weights := _own_weights(where, range(count, whole), config, options)) is not None:
         loader, source, options = MODEL_MAPPING[type(config)], None, dict(options, state_dict=weights)
     try: model, told = loader.from_pretrained(source, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, adapter_kwargs=adapter, **options) # a pickle could run code
     except OSError as e: raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
@@ -745,7 +814,7 @@ def _load_layers(path, config, count, **options):
         raise IncompleteWeightsError(f"{next(iter(weight_files(where)), where) if where.is_dir() else where} cannot be loaded ({type(e).__name__}: {' '.join(str(e).split())[:200]}); it is damaged or belongs to another model: download it again.") from e
     finally: logging.set_verbosity(level)
     check_loaded(where, [*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])])
-    check_unread(where, told["unexpected_keys"], loaded_layers=count)
+    check_unread(where, told["unexpected_keys"], "text_encoder", range(count, whole))
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such as Qwen3.")
     return first_layers(model, count, keep_norm=count == whole)

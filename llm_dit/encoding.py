@@ -424,6 +424,11 @@ def _edited(encoding, what, embeddings, **changes):
     kept = [new.to(old.dtype) for new, old in zip(embeddings, encoding.embeddings)]
     return replace(encoding, embeddings=kept, layers={}, history=(*encoding.history, what), **changes)
 
+def _number(value, name, finite=False):
+    "A number as it is written: 2 stays 2 in the history, and 2.0 stays 2.0."
+    number = as_float(value, name, finite=finite)
+    return value if isinstance(value, int) else number
+
 def _indices(wanted, size, what):
     "Indices counted from 0; `TypeError` if they are not whole numbers, `ValueError` if one is out of range."
     wanted = as_ints(wanted, f"{what.lower()}s")
@@ -453,7 +458,7 @@ def scale(self,
     Z-Image's transformer begins with an RMSNorm of each row, so that a positive factor does nothing there: to weaken or
     strengthen a word, `blend` it with another encoding, or add a vector.
     """
-    factor = as_float(factor, "factor", finite=False)
+    factor = _number(factor, "factor")
     if tokens is None: return _edited(self, f"scale({factor})", [_wide(x) * factor for x in self.embeddings])
     chosen, said = _positions(self, tokens)
     states = [_wide(x).clone() for x in self.embeddings]
@@ -466,7 +471,7 @@ def clamp(self,
     limit: float, # largest magnitude that stays, in the units of the embeddings
 ) -> EncodingOutput:
     "Cut every number to at most this magnitude, sign kept; NaN stays NaN."
-    limit = as_float(limit, "limit", finite=False)
+    limit = _number(limit, "limit")
     if not limit >= 0: raise ValueError(f"limit={limit}: expected a magnitude, 0 or more.")
     return _edited(self, f"clamp({limit})", [x.clamp(-limit, limit) for x in self.embeddings])
 
@@ -477,7 +482,7 @@ def mask_dims(self,
     value: float = 0.0, # what they hold afterwards
 ) -> EncodingOutput:
     "Set dimensions of every token to one value."
-    dims, value = as_ints(dims, "dims"), as_float(value, "value", finite=False)
+    dims, value = as_ints(dims, "dims"), _number(value, "value")
     changed = [x.index_fill(1, torch.tensor(_indices(dims, x.shape[1], "Dimension"), dtype=torch.int64, device=x.device), value) for x in self.embeddings]
     return _edited(self, f"mask_dims({[int(i) for i in dims]}{f', {value}' if value else ''})", changed)
 
@@ -498,7 +503,7 @@ def blend(self,
     "Mix another encoding in: (1 - weight) of this one and weight of the other where tokens are paired; unpaired tokens stay."
     if not isinstance(other, EncodingOutput):
         raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
-    weight = as_float(weight, "weight")
+    weight = _number(weight, "weight", finite=True)
     if len(self) != len(other): raise ValueError(f"{len(self)} prompts and {len(other)}: expected equal counts; choose prompts, as in encoding[0].")
     if align not in ("tokens", "position", "mean"): raise ValueError(f"align={align!r}: expected 'tokens', 'position' or 'mean'.")
     mixed = []
@@ -586,7 +591,7 @@ def pad(self,
     value: float = 0.0, # what the new rows hold
 ) -> EncodingOutput:
     "Append rows until each prompt has this length; they have id -1, an empty text and an empty label."
-    length, value = as_int(length, "length"), as_float(value, "value", finite=False)
+    length, value = as_int(length, "length"), _number(value, "value")
     longest = max(map(len, self.embeddings), default=0)
     if longest > length: raise ValueError(f"length={length}: a prompt has {longest} tokens already; choose at least that, or drop_tokens first.")
     more = [length - len(x) for x in self.embeddings]

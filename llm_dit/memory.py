@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
 from .backends import QUANTIZATIONS, component_subfolders, layers_needed, resolve_model
-from .model_files import PUBLISHED_CONFIGS
+from .model_files import PUBLISHED_CONFIGS, check_path, check_pipeline
 from .weight_files import read_json
 
 # %% ../nbs/05b_memory.ipynb #81a4c414
@@ -41,20 +41,34 @@ def model_configs(
     model: str | Path, # short name, Hub id, or a folder
     **hub: Any, # `revision`, `cache_dir`, `local_files_only`, as transformers takes them
 ) -> dict[str, dict]: # by part; of a plain transformers model only "text_encoder"
-    "The configurations of a model's parts. No weights are read."
+    "The configurations of a model's parts. No weights are read. `ValueError` if it was made for another pipeline than Z-Image's."
     path = resolve_model(model)
+    check_path(path)
     shipped = PUBLISHED_CONFIGS.get(path) if not hub.get("revision") else None
     if shipped: return {part: json.loads((shipped / part / "config.json").read_text()) for part in PARTS}
     subfolder = component_subfolders(path, **hub)[1]
+    if subfolder:
+        index = Path(path, "model_index.json") if Path(path).is_dir() else Path(cached_file(path, "model_index.json", **hub))
+        check_pipeline(path, read_json(index))
     folders = dict(text_encoder=subfolder) if not subfolder else {part: part for part in PARTS}
     found = {part: Path(path, folder, "config.json") if Path(path).is_dir() else cached_file(path, "config.json", subfolder=folder, **hub) for part, folder in folders.items()}
     return _checked(path, {part: read_json(file) for part, file in found.items() if file and Path(file).is_file()})
 
-#: What each configuration is asked for.
+#: What each configuration is asked for: whole numbers, and lists of them.
 _FIELDS = {
-    "text_encoder": ("num_hidden_layers", "hidden_size", "vocab_size"), "transformer": ("dim", "n_layers", "axes_lens", "cap_feat_dim"),
-    "vae": ("block_out_channels", "latent_channels"),
+    "text_encoder": ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"), "transformer": ("dim", "n_layers", "cap_feat_dim", "axes_lens"),
+    "vae": ("latent_channels", "block_out_channels"),
 }
+_LISTS = ("axes_lens", "block_out_channels")
+
+def _is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+def _is_field(name, value):
+    "Whether the value of a field is of its kind."
+    if name in _LISTS:
+        return isinstance(value, list) and len(value) > 1 and all(map(_is_count, value))
+    return _is_count(value)
 
 def _checked(path, configs):
     "Return configurations; `ValueError` if one is not that of a part of Z-Image, or of no language model."
@@ -65,6 +79,9 @@ def _checked(path, configs):
         kind = config.get("_class_name") or config.get("model_type") or "of no named kind"
         if missing:
             raise ValueError(f"The {part} of {path} ({kind}) is not supported: its configuration has no {missing[0]}; expected a model of Z-Image's kind.")
+        if odd := [name for name in _FIELDS[part] if not _is_field(name, config[name])]:
+            expected = "a list of whole numbers" if odd[0] in _LISTS else "a whole number"
+            raise ValueError(f"The {part} of {path} cannot be built: its configuration says {odd[0]}={str(config[odd[0]])[:60]!r}; expected {expected}.")
     return configs
 
 # %% ../nbs/05b_memory.ipynb #82e77080
@@ -201,13 +218,23 @@ def memory_plans(
 ) -> list[MemoryPlan]: # fast, balanced and low; of a model without transformer only the first
     "Count what each plan needs, from configurations alone."
     configs = model_configs(model, **hub)
-    parts = {part: empty_part(part, config, hidden_layer) for part, config in configs.items()}
+    parts = {part: _built(model, part, config, hidden_layer) for part, config in configs.items()}
     weights = {part: count_bytes(module, dtype, None if part == "vae" else quantization) for part, module in parts.items() if text_encoder or part != "text_encoder"}
     usual = configs.get("vae", {}).get("sample_size", 1024)
     activations = activation_bytes(configs, height or usual, width or usual, tokens, images, dtype.itemsize)
     pieces = [count_bytes(child, dtype, quantization) for child in parts["transformer"].modules() if not list(child.children())] if "transformer" in parts else [0]
     names = MEMORY if "transformer" in parts else MEMORY[:1]
     return [MemoryPlan(name, torch.device(device).type, weights, activations, 2 * max(pieces), available) for name in names] # 2: the next piece comes while one is used
+
+def _built(model, part, config, hidden_layer):
+    "A part without numbers; `ValueError` in one sentence if its configuration cannot be used."
+    if part == "text_encoder":
+        layers_needed(hidden_layer, config["num_hidden_layers"])
+    try:
+        return empty_part(part, config, hidden_layer)
+    except Exception as e: # of many kinds
+        reason = " ".join(str(e).split())[:200]
+        raise ValueError(f"The configuration of the {part} of {resolve_model(model)} cannot be used ({type(e).__name__}: {reason}); download it again.") from None
 
 def choose_plan(
     plans: Sequence[MemoryPlan], # the fastest first

@@ -40,7 +40,7 @@ from tqdm.auto import tqdm
 
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
     best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
-from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_latents, check_names, check_output_type,
+from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_callback, check_latents, check_names, check_output_type,
     check_sigmas, draw_from)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
@@ -107,6 +107,16 @@ def _as_encoder(source, config):
     if isinstance(source, ZImageTextEncoder): return source
     return ZImageTextEncoder.from_pretrained(source, config=config) if isinstance(source, (str, Path)) else ZImageTextEncoder(source)
 
+def _assemble(path, config, dtype, transformer, vae):
+    "diffusers' pipeline with loaded parts and the model's own scheduler; `ValueError` if the scheduler cannot be made."
+    try:
+        return diffusers.ZImagePipeline.from_pretrained(
+            path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options(),
+        )
+    except Exception as e: # of many kinds
+        reason = " ".join(str(e).split())[:200]
+        raise ValueError(f"The scheduler of {path} cannot be used ({type(e).__name__}: {reason}); download scheduler/scheduler_config.json again.") from e
+
 def _place(pipe, plan, device):
     "Do what a plan says, with the hooks of accelerate and diffusers."
     if plan.memory == "fast" or device.type == "cpu" and plan.memory == "balanced": pipe.to(device)
@@ -156,9 +166,13 @@ def _forget_blocks(transformer, steps):
 class GenerationInterrupted(KeyboardInterrupt):
     "A call was stopped between two steps; `finished` holds the pictures that were done."
     def __init__(self,
-        finished: Generation | None = None, # None where no picture was done
+        finished: Generation | None = None, # None if no image was done
+        wanted: int | None = None, # images that were asked for
     ):
-        super().__init__(f"stopped; {len(finished.images) if finished else 0} pictures were finished and are in `finished`")
+        done = len(finished.images) if finished else 0
+        of = f"{done} of {wanted} images" if wanted else f"{done} images"
+        kept = "; they are in `finished`, and seed= makes the others" if done else "; call again to begin anew"
+        super().__init__(f"stopped with {of} finished{kept}")
         self.finished = finished
 
 class ZImagePipeline:
@@ -181,7 +195,7 @@ class ZImagePipeline:
             raise ValueError(f"The text encoder {encoder.backend.model_id} has hidden states of {encoder.backend.embedding_dim} numbers, but this transformer "
                              f"takes {wanted} (cap_feat_dim); choose an encoder of that width.")
         self.encoder, self.pipe, self.model_id, self.revision = encoder, pipe, model_id, revision
-        self.plan, self.compile, self.cache_threshold, self.quantization = plan, compile, cache_threshold, quantization
+        self.plan, self.cache_threshold, self.quantization = plan, cache_threshold, quantization
         self.device, self._loras, self._cancelled, self._turn, self._loaded_with = pipe._execution_device, {}, Event(), RLock(), None
         self._fingerprints: dict[str, PartFingerprint] | None = None
         self.defaults: GenerationDefaults = generation_defaults(pipe.scheduler)
@@ -224,7 +238,7 @@ class ZImagePipeline:
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
         loaded = {part: load_part(part, source, config, dtype, device, config.like) for part, source in sources.items()}
         transformer, vae = loaded.get("transformer", transformer), loaded.get("vae", vae)
-        pipe = diffusers.ZImagePipeline.from_pretrained(path, text_encoder=None, tokenizer=None, dtype=dtype, transformer=transformer, vae=vae, use_safetensors=True, **config.hub_options())
+        pipe = _assemble(path, config, dtype, transformer, vae)
         fingerprints = _watched(pipe, encoder, reading, streamed=plan.memory == "low" and device.type == "cpu")
         _place(pipe, plan, device)
         made = cls(encoder, pipe, str(model), config.revision, plan, compile, attention_backend, cache_threshold, config.quantization if "transformer" in sources else None)
@@ -236,7 +250,7 @@ class ZImagePipeline:
     def __reduce__(self):
         "Pickled, it is how it was loaded and not its weights: another process reads the same files."
         if self._loaded_with is None: raise TypeError("This pipeline was put together from parts, so another process could not load it; use from_pretrained.")
-        return _load_again, (self._loaded_with, list(self._loras.values()))
+        return _load_again, (self._loaded_with, list(self._loras.values()), self.scheduler)
 
     def __repr__(self) -> str:
         config = self.pipe.transformer.config
@@ -283,22 +297,39 @@ class ZImagePipeline:
         device: str | torch.device, # where the model is already; another device or dtype is chosen by from_pretrained
     ) -> "ZImagePipeline": # itself
         "Return the pipeline if it is on this device; `ValueError` that names the remedy if it would have to move."
-        wanted = torch.device(device) if isinstance(device, (str, torch.device)) else device
+        if isinstance(device, str) and not hasattr(torch, device.partition(":")[0]) or not isinstance(device, (str, torch.device, torch.dtype)):
+            raise ValueError(f"device={device!r}: expected a device such as 'cpu' or 'cuda:0', or a dtype of torch.")
+        wanted = torch.device(device) if isinstance(device, str) else device
         same = isinstance(wanted, torch.device) and wanted.type == self.device.type and wanted.index in (None, self.device.index)
         if same or wanted == self.pipe.transformer.dtype:
             return self
         raise ValueError(f"This pipeline is on {self.device} in {_name(self.pipe.transformer.dtype)}, and its memory plan was made for that; load it again, as in "
                          f"from_pretrained({self.model_id!r}, {'dtype' if isinstance(wanted, torch.dtype) else 'device'}={str(device).removeprefix('torch.')!r}).")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("transformer", "vae", "text_encoder", "tokenizer"):
+            given = "text_encoder" if name == "tokenizer" else name
+            raise AttributeError(f"{name} cannot be assigned, since memory plan and recipe belong to the loaded one; load the model with "
+                                 f"from_pretrained({self.model_id!r}, {given}=…).")
+        super().__setattr__(name, value)
+
     def __getattr__(self, name: str) -> Any:
         if name in METHODS_INSTEAD:
             raise AttributeError(f"ZImagePipeline has no {name}: {METHODS_INSTEAD[name]}.")
-        raise AttributeError(f"ZImagePipeline has no attribute {name!r}.")
+        raise AttributeError(f"ZImagePipeline has no attribute {name!r}.", name=name, obj=self)
 
     @property
     def attention_backend(self) -> str:
-        "The attention that the transformer runs, as diffusers names it."
-        return AttentionBackendName(next(module.processor._attention_backend or _AttentionBackendRegistry.get_active_backend()[0] for module in self.pipe.transformer.modules() if hasattr(module, "processor"))).value
+        "The attention that the transformer runs, as diffusers names it; several joined by + if its blocks differ."
+        usual = _AttentionBackendRegistry.get_active_backend()[0]
+        processors = [module.processor for module in self.pipe.transformer.modules() if hasattr(module, "processor")]
+        return "+".join(sorted({AttentionBackendName(each._attention_backend or usual).value for each in processors}))
+
+    @property
+    def compile(self) -> bool:
+        "Whether the transformer, or a block of it, is compiled."
+        compiled = [each for each in self.pipe.transformer.modules() if each._compiled_call_impl is not None]
+        return bool(compiled) or hasattr(self.pipe.transformer, "_orig_mod")
 
     def __call__(self,
         prompt: Prompt | Sequence[Prompt] | EncodingOutput | None = None, # one prompt, several, messages, or embeddings made before
@@ -321,6 +352,7 @@ class ZImagePipeline:
         sigmas: Sequence[float] | None = None, # noise levels in place of evenly spaced ones, from 1 down, before the shift
         hidden_layer: int = -2, # the hidden state that conditions the image
         prompt_embeds: Any = None, # embeddings in place of the prompt: `(tokens, dim)` tensors without padding, one per prompt
+        prompt_attention_mask: Any = None, # of prompt_embeds as one `(prompts, tokens, dim)` tensor: 1 for a token, 0 for padding
         output_type: str = "pil", # or "np", "pt" or "latent": what Generation.images holds
         batch_size: int = 1, # pictures denoised together where their sizes are equal: more is faster on a large GPU, and rounds otherwise than one by one
         callback_on_step_end: Callable[[Any, int, int, dict], dict | None] | None = None, # called with (diffusers' pipeline, step, timestep, tensors) after each step; what it returns replaces tensors
@@ -334,20 +366,26 @@ class ZImagePipeline:
         (`TypeError`, `ValueError`) says what is wrong. A `GenerationInterrupted` holds the images that were finished.
         """
         check_names(options, _CALL_NAMES)
-        prompt, image = as_prompt_list(prompt, prompt_embeds), None if image is None else as_image(image, stacklevel=caller_level())
+        prompt, image = as_prompt_list(prompt, prompt_embeds, prompt_attention_mask), _start_image(image)
         sigmas, strength = check_sigmas(sigmas), as_float(strength, "strength", 0, 1)
         steps, guidance = self._or_defaults(len(sigmas) or num_inference_steps, guidance_scale)
-        steps, guidance = as_int(steps, "num_inference_steps", 1), as_float(guidance, "guidance_scale")
+        steps, guidance = as_int(steps, "num_inference_steps", 1), as_float(guidance, "guidance_scale", 0)
         num_images, batch_size = _count_images(num_images, num_images_per_prompt), as_int(batch_size, "batch_size", 1)
         (seeds, generators), hidden_layer = as_seeds(seed, generator), as_int(hidden_layer, "hidden_layer")
-        count, templates, seeds = _side_by_side(prompt, template, seeds)
+        count, templates, seeds = _side_by_side(prompt, template, seeds[:1] if generators and num_images > 1 else seeds)
         negatives = as_negatives(negative_prompt, count)
         height, width = self._size(height, width, image, strength)
         cfg = {"cfg_normalization": _as_limit(cfg_normalization), "cfg_truncation": as_float(cfg_truncation, "cfg_truncation", 0, 1)}
         noise, chosen = self._noise(latents, generators, (count * num_images, height, width), image)
         schedule = self._schedule(sigmas, steps, height, width, image)
+        kind, inputs = check_output_type(output_type), check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        self._check_cache()
         _warn_of_no_effect(guidance, negatives, cfg, image, strength)
-        kind = check_output_type(output_type)
+        _warn_of_idle({
+            "batch_size": (batch_size > 1 and image is not None, "with image=, which is denoised alone"),
+            "seed": (latents is not None and any(seeds) and not schedule.draws_noise, "with latents="),
+            "callback_on_step_end_tensor_inputs": (callback_on_step_end is None and inputs != ["latents"], "without callback_on_step_end="),
+        })
         with self._turn:
             self._cancelled.clear()
             clock = _Clock()
@@ -363,18 +401,18 @@ class ZImagePipeline:
             said = dict(height=height, width=width, num_inference_steps=steps, guidance_scale=guidance, image=image, strength=strength, sigmas=sigmas, **(cfg if guidance > 0 else {}))
             together = {k: len(batch) for batch in batches for k in batch}
             made_of = dict(from_embeddings=True) if isinstance(prompt, EncodingOutput) else {}
-            recipes = [self._recipe(encoding[i], template=templates[i], seed=s, batch_size=together[k], negative_prompt=negatives[i], latents_hash=None if noise is None or chosen[k] else hash_tensor(noise[k:k + 1]), **made_of, **said)
-                       for k, (i, s) in enumerate(wanted)]
+            recipes = [self._recipe(encoding[i], template=templates[i], seed=s if chosen[k] or schedule.draws_noise else 0, batch_size=together[k], negative_prompt=negatives[i],
+                       latents_hash=None if chosen[k] else hash_tensor(noise[k:k + 1]), **made_of, **said) for k, (i, s) in enumerate(wanted)]
             evaluations = _steps(steps, strength) if image else schedule.evaluations
             bar = tqdm(total=len(batches) * evaluations, desc="denoising", unit="step", leave=False, disable=not progress)
             loop = _Loop(self._cancelled, clock, callback_on_step_end, bar, evaluations, schedule.draws_noise)
             start = dict(image=image, strength=strength) if image else dict(noise=noise)
             images, stopped = self._make(wanted, batches, encoding, [avoided.get(text) for text in negatives], loop, **start, kind=kind, height=height, width=width,
-                guidance_scale=guidance, sigmas=list(sigmas) or linear_sigmas(steps), callback_on_step_end_tensor_inputs=list(callback_on_step_end_tensor_inputs), **cfg)
-        weights = self.weights
-        recipes = [replace(recipe, weights=weights) for k, recipe in enumerate(recipes) if k in images]
+                guidance_scale=guidance, sigmas=list(sigmas) or linear_sigmas(steps), callback_on_step_end_tensor_inputs=inputs, **cfg)
+        weights, changed = self.weights, ("callback_on_step_end changed tensors",) if loop.changed else ()
+        recipes = [replace(recipe, weights=weights, history=recipe.history + changed) for k, recipe in enumerate(recipes) if k in images]
         generation = Generation(_stacked([images[k] for k in sorted(images)]), recipes, encoding, clock.laps) if images else None
-        if stopped: raise GenerationInterrupted(generation)
+        if stopped: raise GenerationInterrupted(generation, len(wanted))
         return generation
 
     def _noise(self, latents, generators, counts, image):
@@ -392,6 +430,13 @@ class ZImagePipeline:
         if image and not all(known):
             raise ValueError("With image=, each image needs a generator of its own that nothing was drawn from; give seed= in its place.")
         return noise, known
+
+    def _check_cache(self):
+        "`ValueError` if blocks of the transformer are cached in another way than this pipeline and its recipes say."
+        cached = bool(getattr(self.pipe.transformer, "_is_cached", False))
+        if cached != (self.cache_threshold is not None):
+            has = "has a cache that this pipeline did not set" if cached else "has lost its cache"
+            raise ValueError(f"The transformer {has}; load the model with cache_threshold=, or None for no cache, so that recipes can name it.")
 
     def _schedule(self, sigmas, steps, height, width, image):
         "Check that the scheduler can run this call, and return what it does."
@@ -412,6 +457,7 @@ class ZImagePipeline:
         strength: float = 0.6, # how much of that picture is replaced
     ) -> Recipe:
         "Return what an image would be made with, without making it; `ValueError` if it cannot have this size, or the recipe could not be read again."
+        image = _start_image(image)
         num_inference_steps, guidance_scale = self._or_defaults(num_inference_steps, guidance_scale)
         height, width = self._size(height, width, image, strength)
         recipe = self._recipe(
@@ -484,6 +530,9 @@ class ZImagePipeline:
         """
         if not isinstance(recipe, Recipe):
             recipe = Recipe.from_image(recipe)
+        image = _start_image(image)
+        if isinstance(options.get("latents"), torch.Tensor):
+            options["latents"] = _one_noise(options["latents"])
         _check_inputs(recipe, image, options)
         conditioning = self._conditioning(recipe, encoding)
         made = self(
@@ -678,7 +727,10 @@ def _unusual(recipe):
 
 def _check_inputs(recipe, image, options):
     "`ValueError` if an input that a recipe names is missing or another one, or an option is one that the recipe says."
-    told = [name for name in options if name in {each.name for each in fields(Recipe)} | {"prompt", "template", "num_images"}]
+    known = {each.name for each in fields(Recipe)}
+    if own := [name for name in options if name in ("prompt", "prompt_embeds", "num_images", "num_images_per_prompt", "generator")]:
+        raise ValueError(f"reproduce takes no {own[0]}: it makes the one image of the recipe; call the pipeline to choose {own[0]}.")
+    told = [name for name in options if name in known | {"template"}]
     if told:
         raise ValueError(f"reproduce takes {told[0]} from the recipe; change it there with dataclasses.replace(recipe, {told[0]}=…), or call the pipeline.")
     given = {
@@ -693,6 +745,10 @@ def _check_inputs(recipe, image, options):
         other = f"the one given has {found}" if found else "none was given"
         remedy = f"give that as {name}=" if wanted else f"leave {name} out"
         raise ValueError(f"The recipe {start}, and {other}; {remedy}.")
+
+def _one_noise(latents):
+    "Return the caller's noise of one image as its fingerprint is taken: float32 `(1, channels, height / 8, width / 8)` on the CPU."
+    return (latents[None] if latents.ndim == 3 else latents).detach().to("cpu", torch.float32)
 
 def _check_encoding(recipe, encoding):
     "`ValueError` if an encoding is not the one that an image was made from."
@@ -732,7 +788,8 @@ def _of_encoding(encoding, encoder, from_embeddings):
 
 def _plain_json(record):
     "Return a record as JSON holds it."
-    return json.loads(json.dumps(record, default=str))
+    finite = {name: str(value) if isinstance(value, float) and not isfinite(value) else value for name, value in record.items()}
+    return json.loads(json.dumps(finite, default=str))
 
 def _lora_records(loras):
     "What a recipe says of the loaded LoRAs."
@@ -783,9 +840,10 @@ def _adapters(transformer):
 
 def _name(dtype): return str(dtype).removeprefix("torch.")
 
-def _load_again(arguments, loras):
+def _load_again(arguments, loras, scheduler):
     "What another process does with a pickled pipeline."
     pipeline = ZImagePipeline.from_pretrained(**arguments)
+    pipeline.pipe.scheduler = scheduler
     for lora in loras:
         pipeline.load_lora(lora.source, lora.weight, lora.name)
         if (found := pipeline._loras[lora.name].hash) != lora.hash:
@@ -825,6 +883,16 @@ def _as_limit(value):
     "Return `cfg_normalization` as a bool or a float."
     return bool(value) if isinstance(value, (bool, np.bool_)) else as_float(value, "cfg_normalization", 0)
 
+def _start_image(image):
+    "Return the image that is started from, in RGB; None for none. Its warning points at the caller's line."
+    return None if image is None else as_image(image, stacklevel=caller_level() + 1)
+
+def _warn_of_idle(found):
+    "Warn of arguments that change nothing, by name: whether it is so, and when."
+    for name, (idle, when) in found.items():
+        if idle:
+            warnings.warn(f"{name} has no effect {when}; leave it out.", UserWarning, stacklevel=caller_level())
+
 def _warn_of_no_effect(guidance, negatives, cfg, image, strength):
     "Warn of arguments that change nothing in this call."
     idle = [] if guidance > 0 else [name for name, used in (
@@ -861,13 +929,22 @@ class _Loop:
     def __init__(self, cancelled, clock, callback, bar, steps, draws_noise):
         self.cancelled, self.clock, self.callback, self.bar = cancelled, clock, callback, bar
         self.steps, self.draws_noise = steps, draws_noise
+        self.changed = False # whether the callback changed a tensor
 
     def after_step(self, pipe, step, timestep, tensors):
         self.bar.update()
+        before = _versions(tensors) if self.callback else None
         changed = self.callback(pipe, step, timestep, tensors) if self.callback else None
+        if self.callback and _versions({**tensors, **(changed or {})}) != before:
+            self.changed = True
         if self.cancelled.is_set(): raise KeyboardInterrupt
         if step + 1 == pipe.num_timesteps: self.clock.lap("denoise")
         return changed or {}
+
+def _versions(tensors):
+    "Which tensors these are, and how often each was written to."
+    rows = {name: value if isinstance(value, list) else [value] for name, value in tensors.items()}
+    return {name: [(id(x), getattr(x, "_version", None)) for x in xs] for name, xs in rows.items()}
 
 class _Clock:
     "Seconds between laps; those of one name are added up."

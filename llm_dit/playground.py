@@ -187,14 +187,14 @@ def _restore(path: Path, before: bytes | None, new_folders: Sequence[Path]) -> N
 
 class Painter(widgets.VBox):
     "The lower part: makes pictures, keeps them, compares two."
-    def __init__(self, size: int, sizes: Sequence[int]):
+    def __init__(self, size: int, sizes: Sequence[int], steps: int = 8):
         short = dict(layout=widgets.Layout(width="10em"), style={"description_width": "3.5em"})
         self.seed = widgets.IntText(0, description="seed", tooltip="seed", layout=widgets.Layout(width="14em"), style=short["style"])
         self.lock = widgets.ToggleButton(True, description="lock", icon="lock", layout=widgets.Layout(width="5em"),
                                          tooltip="keep the seed, so that two images differ by their texts alone")
         self.new_seed = widgets.Button(description="New seed", icon="random", layout=widgets.Layout(width="8em"))
         self.width, self.height = (widgets.Dropdown(options=sizes, value=size, description=name, tooltip=f"{name} in pixels", **short) for name in ("width", "height"))
-        self.steps = widgets.BoundedIntText(8, min=1, max=50, description="steps", tooltip="num_inference_steps", **short)
+        self.steps = widgets.BoundedIntText(steps, min=1, max=max(50, steps), description="steps", tooltip="num_inference_steps", **short)
         self.generate = widgets.Button(description="Generate", icon="picture-o", button_style="primary")
         self.cancel = widgets.Button(description="Cancel", icon="stop", disabled=True)
         self.progress = widgets.IntProgress(0, min=0, max=8, layout=widgets.Layout(width="14em"))
@@ -276,7 +276,8 @@ class Playground(widgets.VBox):
         self.editor = Editor(registry or self.encoder.templates, prompt, Path(save_folder))
         self.viewer = Viewer(self.encoder)
         side = self.pipeline.default_size if self.pipeline else 128
-        self.painter = Painter(side, sorted({side // 2 // 16 * 16, side, side * 3 // 2 // 16 * 16, side * 2}))
+        steps = self.pipeline.defaults.num_inference_steps if self.pipeline else 8
+        self.painter = Painter(side, sorted({side // 2 // 16 * 16, side, side * 3 // 2 // 16 * 16, side * 2}), steps)
         super().__init__([widgets.HBox([self.editor, self.viewer], layout=widgets.Layout(flex_flow="row wrap")), *([self.painter] if self.pipeline else [])])
         self._looker, self._drawer, self._maker, self._cancelled = LatestOnly(self._look, delay), LatestOnly(self._draw, delay), LatestOnly(self._make, 0), threading.Event()
         self._connect()

@@ -391,7 +391,7 @@ def _code(recipe):
 @dataclass(frozen=True, repr=False)
 class Generation:
     "Images with everything they were made from."
-    images: list[Image.Image]
+    images: list[Image.Image] # or one array or tensor of all images, for output_type "np", "pt" and "latent"
     recipes: list[Recipe] # one per image
     encoding: EncodingOutput # one embedding per prompt
     timings: dict[str, float] # seconds for "encode", "denoise" and "decode"
@@ -416,8 +416,10 @@ class Generation:
         first = self.recipes[0]
         return f"Generation({len(self.images)} × {first.width}×{first.height}, seeds {[r.seed for r in self.recipes]}; {seconds})"
 
-    def _repr_png_(self) -> bytes:
-        "All images side by side, for notebooks."
+    def _repr_png_(self) -> bytes | None:
+        "All images side by side, for notebooks; nothing for arrays, tensors and latents."
+        if not isinstance(self.images, list):
+            return None
         sheet = Image.new("RGB", (sum(i.width for i in self.images), max(i.height for i in self.images)))
         left = 0
         for image in self.images:
@@ -429,6 +431,8 @@ class Generation:
         ending: str = ".png", # or ".jpg", ".webp", ".tiff": the format
     ) -> list[bytes]: # one file per image
         "Return image files that carry their recipes. `ValueError` if a recipe could not be read again."
+        if not isinstance(self.images, list):
+            raise ValueError(f"These images are a {type(self.images).__name__}, which an image file cannot hold; make them with output_type='pil'.")
         texts = [(recipe.to_json(), recipe.parameters()) for recipe in self.recipes]
         return [image_bytes(image, ending, *text) for image, text in zip(self.images, texts, strict=True)]
 

@@ -104,7 +104,7 @@ class Template(BaseModel):
         **changes: Any,  # fields with their new values
     ) -> "Template":
         "A copy with other values, checked as a file is."
-        return _checked({**dict(self), **changes}, changes.get("path") or changes.get("name") or self.name, {}) # the file is not at fault
+        return _checked({**dict(self), **changes}, str(changes.get("path") or changes.get("name") or self.name), {}) # the file is not at fault
 
     def fill(self,
         **values: str,  # what to put in place of variables; the default is put in place of the others

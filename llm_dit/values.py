@@ -9,7 +9,7 @@ __all__ = ['nearest_name', 'show_value', 'as_int', 'as_float', 'is_several', 'as
 # %% ../nbs/00a_values.ipynb #b7abccf0
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence, Set, ValuesView
 from difflib import get_close_matches
 from io import BytesIO
 from math import isfinite
@@ -98,9 +98,10 @@ def is_several(
     value: Any,  # anything
 ) -> bool:
     "Whether a value is a list of values: a list, tuple, range, set, generator, array with an axis, or a column of a table."
-    if isinstance(value, (str, bytes, bytearray, Mapping)) or getattr(value, "ndim", 1) == 0:
+    if isinstance(value, (str, bytes, bytearray)):
         return False
-    return isinstance(value, Iterable)
+    axes = getattr(value, "ndim", None)
+    return axes > 0 if isinstance(axes, int) else isinstance(value, (Sequence, Set, Iterator, ValuesView))
 
 def as_ints(
     values: Any,  # whole numbers in a list, range, array, tensor or column

@@ -56,7 +56,7 @@ def test_a_picture_saved_by_another_program(pipe, tmp_path):
     with pytest.raises(ValueError, match="stripped.png carries no recipe"): pipe.reproduce(tmp_path / "stripped.png")
     data = png.read_bytes()
     (tmp_path / "cut.png").write_bytes(data.replace(b'"seed": 0', b'"seed" 0 '))
-    with pytest.raises(ValueError, match="cut.png is no PNG that can be read; expected one saved by llm-dit"): pipe.reproduce(tmp_path / "cut.png")
+    with pytest.raises(ValueError, match="cut.png is not an image that can be read; expected one saved by llm-dit"): pipe.reproduce(tmp_path / "cut.png")
 
 
 @pytest.fixture(scope="module")

@@ -225,3 +225,9 @@ def test_wrong_kinds_are_one_sentence(pipe):
     for call in (pipe.encoder.encode, pipe.encoder.encode_alone):
         with pytest.raises(TypeError, match="There is no option 'templat' for encoding a prompt; did you mean 'template'"):
             call("a star", templat="noir")
+
+
+def test_one_template_is_not_a_list_of_its_fields(pipe):
+    """A template can be iterated, and was taken for a list of templates."""
+    template = pipe.encoder.templates["noir"]
+    assert pipe("a star", template=template, **QUICK).recipe == pipe("a star", template="noir", **QUICK).recipe

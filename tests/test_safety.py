@@ -60,8 +60,9 @@ DELEGATES = {f"{name}.from_pretrained" for name in ("AutoTokenizer", "AutoConfig
 def test_every_loader_asks_for_safetensors():
     """All but the training, which reads what it wrote."""
     found = [(source.name, name, options) for source in SOURCES for name, options, _ in calls(source) if name not in DELEGATES and name.split(".")[-1] in ("from_pretrained", "lora_state_dict", "load_lora_weights", "from_single_file")]
-    assert len([name for module, name, _ in found if module in ("backends.py", "pipeline.py", "lora.py")]) == 4
-    assert not [(module, name) for module, name, options in found if options.get("use_safetensors") != "True" and module != "tiny_training.py"]
+    assert len([name for module, name, _ in found if module in ("backends.py", "pipeline.py", "model_parts.py", "lora.py")]) == 5
+    other = [(module, name) for module, name, options in found if options.get("use_safetensors") != "True" and module != "tiny_training.py"]
+    assert other == [("cli.py", "kind.from_pretrained"), ("model_parts.py", "kind.from_single_file")], "one leads to our own doors, the other reads GGUF files alone"
 
 
 class Payload:
