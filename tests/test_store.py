@@ -6,6 +6,7 @@ import shutil
 import stat
 import time
 import warnings
+from unittest.mock import Mock
 
 import pytest
 
@@ -110,6 +111,7 @@ def test_refresh_reads_each_line_once(tmp_path, monkeypatch):
     theirs.put(B)
     theirs.put(C)
     mine.refresh()
+    mine.refresh()
     assert len(mine) == 3 and len(read) == 2
 
 
@@ -157,6 +159,16 @@ def test_rebuild_leaves_a_line_for_each_entry(tmp_path):
     store.path(KEY_B).unlink()
     store.rebuild()
     assert len(store) == len(index_lines(store)) == 1
+
+
+def test_a_rebuild_that_fails_forgets_nothing(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.put(A)
+    monkeypatch.setattr(store, "_write", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    store.path(KEY_A).unlink()
+    with pytest.raises(OSError):
+        store.rebuild()
+    assert [record["key"] for record in store] == [KEY_A]
 
 
 def test_table_is_plain_and_sorted_by_time(tmp_path):
