@@ -51,7 +51,7 @@ from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
 from .values import as_int, as_ints, is_several, show_value
-from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer
+from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer, hub_folder
 from .stored_weights import check_unread, float8_block, is_left_out, is_read_here, is_scaled, read_weights
 from .weight_files import (IncompleteModelError, IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
     safetensors_header, weight_files)
@@ -682,7 +682,10 @@ def _find_encoder(path, config):
     tokenizer = _load_tokenizer(source, tokenizer_folder, model_config, hub)
     if source != path:
         _check_vocabulary(tokenizer, model_config, source, path)
-    return model_config, tokenizer, dict(path=path, subfolder=model_folder, **hub)
+    folder = hub_folder(path, [model_folder], **config.hub_options())
+    if folder != path:
+        check_component(Path(folder, model_folder))
+    return model_config, tokenizer, dict(path=folder, subfolder=model_folder, **hub)
 
 def _read_config(path, folder, hub):
     "Return transformers' configuration of a decoder; `ValueError` in one sentence if it is none that can be built."

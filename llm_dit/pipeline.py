@@ -34,7 +34,6 @@ import torch
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
-from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -46,7 +45,7 @@ from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
 from .foreign_syntax import caller_level
 from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
-from .model_files import check_path
+from .model_files import check_path, hub_folder
 from .model_parts import GenerationDefaults, find_model, generation_defaults, load_part
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
 from .fingerprints import PartFingerprint
@@ -229,10 +228,12 @@ class ZImagePipeline:
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
-        config = replace(config, like=config.like or (path if Path(path).is_dir() else None))
-        sources = {part: path if value is None else value for part, value in dict(transformer=transformer, vae=vae).items() if value is None or isinstance(value, (str, Path))}
-        for source in sources.values(): check_path(resolve_model(source))
-        reading = {part: PartFingerprint(_part_files(resolve_model(source), part, config)) for part, source in sources.items()}
+        if not Path(path).is_dir(): path = find_model(hub_folder(path, parts, **config.hub_options()), tuple(parts)) # looked at like any folder
+        config = replace(config, like=config.like or path)
+        sources = {part: path if value is None else resolve_model(value) for part, value in dict(transformer=transformer, vae=vae).items() if value is None or isinstance(value, (str, Path))}
+        for source in sources.values(): check_path(source)
+        sources = {part: hub_folder(source, [part], **config.hub_options()) for part, source in sources.items()}
+        reading = {part: PartFingerprint(_part_files(source, part)) for part, source in sources.items()}
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
@@ -803,26 +804,19 @@ def _quantization_of(transformer):
     method = getattr(getattr(transformer.config, "quantization_config", None), "quant_method", None)
     return None if method is None else str(getattr(method, "value", method))
 
-def _part_files(path, part, config):
-    "Files of a part's weights on this machine; none if they are not here yet."
+def _part_files(path, part):
+    "Files of a part's weights: of a single file, of a folder of its own, or of a whole model's."
     if Path(path).is_file():
         return [Path(path)]
-    own = Path(path, "config.json").is_file()
-    folder = Path(path) if own else Path(path, part) if Path(path).is_dir() else None
-    if folder is None:
-        found = try_to_load_from_cache(path, f"{part}/config.json", cache_dir=config.cache_dir, revision=config.revision)
-        folder = Path(found).parent if isinstance(found, str) else None
-    return weight_files(folder) if folder and folder.is_dir() else []
+    folder = Path(path) if Path(path, "config.json").is_file() else Path(path, part)
+    return weight_files(folder) if folder.is_dir() else []
 
 def _encoder_files(backend):
     "Files of a text encoder's weights; none if it was not loaded from files, or changed since."
     if not isinstance(backend, TransformersBackend) or not backend.unchanged:
         return []
-    path = Path(resolve_model(backend.model_id))
-    if path.is_file():
-        return [path]
-    parts = component_subfolders(str(path), **backend.config.hub_options())[1] if path.is_dir() else "text_encoder"
-    return _part_files(str(path), parts, backend.config)
+    path = hub_folder(resolve_model(backend.model_id), ["text_encoder"], **backend.config.hub_options() | {"local_files_only": True})
+    return _part_files(path, component_subfolders(path)[1])
 
 def _watched(pipe, encoder, reading, streamed):
     "Fingerprints of the parts of a pipeline that follow their changes, by part."
