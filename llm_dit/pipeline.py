@@ -255,7 +255,9 @@ class ZImagePipeline:
 
     def __repr__(self) -> str:
         config = self.pipe.transformer.config
-        extras = [f"memory={self.plan.memory!r}"] * bool(self.plan and self.plan.memory != "fast") + ["compiled"] * self.compile + [f"cache_threshold={self.cache_threshold}"] * (self.cache_threshold is not None) + [f"{weight:g} × LoRA {name}" for name, weight in self.loras.items()]
+        memory = self.plan.memory if self.plan else "fast"
+        unusual = {f"memory={memory!r}": memory != "fast", "compiled": self.compile, f"cache_threshold={self.cache_threshold}": self.cache_threshold is not None}
+        extras = [name for name, given in unusual.items() if given] + [f"{weight:g} × LoRA {name}" for name, weight in self.loras.items()]
         return (f"ZImagePipeline({self.model_id}, {config.n_layers} layers × {config.dim}, {_name(self.pipe.transformer.dtype)}, "
                 f"{self.device}, {self.attention_backend} attention{''.join(f', {extra}' for extra in extras)})\n  {self.encoder!r}")
 
@@ -295,17 +297,30 @@ class ZImagePipeline:
         return self.encoder.backend.tokenizer.tokenizer
 
     def to(self,
-        device: str | torch.device, # where the model is already; another device or dtype is chosen by from_pretrained
+        device: str | torch.device | torch.dtype | None = None, # where to run; a dtype is taken for the next argument
+        dtype: str | torch.dtype | None = None, # to calculate in
     ) -> "ZImagePipeline": # itself
-        "Return the pipeline if it is on this device; `ValueError` that names the remedy if it would have to move."
-        if isinstance(device, str) and not hasattr(torch, device.partition(":")[0]) or not isinstance(device, (str, torch.device, torch.dtype)):
-            raise ValueError(f"device={device!r}: expected a device such as 'cpu' or 'cuda:0', or a dtype of torch.")
-        wanted = torch.device(device) if isinstance(device, str) else device
-        same = isinstance(wanted, torch.device) and wanted.type == self.device.type and wanted.index in (None, self.device.index)
-        if same or wanted == self.pipe.transformer.dtype:
+        """Move the pipeline to another device or dtype, with its LoRAs and its scheduler.
+
+        Its files are loaded again, so that images are those of `from_pretrained(device=…, dtype=…)`; until that is done, both are in
+        memory. A `TypeError` or `ValueError` leaves the pipeline as it was: for a device that is not there, and for parts or changed
+        weights that no file holds.
+        """
+        device, dtype = (None, device) if isinstance(device, torch.dtype) else (device, dtype)
+        device, dtype = _as_place(device, dtype, self)
+        if (device, dtype) == (self.device, self.pipe.transformer.dtype):
             return self
-        raise ValueError(f"This pipeline is on {self.device} in {_name(self.pipe.transformer.dtype)}, and its memory plan was made for that; load it again, as in "
-                         f"from_pretrained({self.model_id!r}, {'dtype' if isinstance(wanted, torch.dtype) else 'device'}={str(device).removeprefix('torch.')!r}).")
+        _check_files(self)
+        with self._turn:
+            _, (arguments, loras, scheduler) = self.__reduce__()
+            config = replace(arguments["config"], device=str(device), dtype=dtype)
+            moved = _load_again(arguments | {"config": config}, loras, scheduler)
+            if changed := [part for part, found in self.weights.items() if moved.weights[part] != found]:
+                raise ValueError(f"The {changed[0]} was changed since it was loaded, which would be lost; save it, and load the pipeline with "
+                                 f"from_pretrained(…, {changed[0]}=folder).")
+            self.encoder.backend = moved.encoder.backend
+            vars(self).update({name: value for name, value in vars(moved).items() if name not in ("encoder", "_turn", "_cancelled")})
+        return self
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("transformer", "vae", "text_encoder", "tokenizer"):
@@ -833,6 +848,25 @@ def _adapters(transformer):
     return list(getattr(transformer, "peft_config", None) or {})
 
 def _name(dtype): return str(dtype).removeprefix("torch.")
+
+def _as_place(device, dtype, pipeline):
+    "Return a device and a dtype that can be used here, for those that are not given the pipeline's own."
+    if device is None and dtype is None:
+        raise TypeError("to() needs a device such as 'cpu' or 'cuda:0', or a dtype such as torch.bfloat16.")
+    if not isinstance(device, (str, torch.device, type(None))):
+        raise TypeError(f"device={device!r}: expected a device such as 'cpu' or 'cuda:0', or a dtype of torch.")
+    found = pipeline.device if device is None else best_device(device)
+    same = (found.type, found.index or 0) == (pipeline.device.type, pipeline.device.index or 0)
+    return pipeline.device if same else found, pipeline.pipe.transformer.dtype if dtype is None else best_dtype(dtype, found)
+
+def _check_files(pipeline):
+    "`ValueError` if a part of a pipeline is not from files that can be read again."
+    loaded = pipeline._loaded_with or {}
+    given = [part for part in ("text_encoder", "transformer", "vae") if not isinstance(loaded.get(part), (str, Path, type(None)))]
+    if not loaded or not isinstance(pipeline.encoder.backend, TransformersBackend):
+        given = given or ["text_encoder"]
+    if given:
+        raise ValueError(f"The {given[0]} was not loaded by this pipeline, which cannot move it; move it yourself, and give it to from_pretrained(…, {given[0]}=…).")
 
 def _load_again(arguments, loras, scheduler):
     "What another process does with a pickled pipeline."

@@ -13,6 +13,7 @@ from llm_dit import GenerationInterrupted, LatentPreview, Recipe, RecipeWarning,
 from llm_dit.backends import resolve_model
 from llm_dit.pipeline import draw_latents, linear_sigmas
 from PIL import Image
+from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("call")]
 
@@ -438,14 +439,46 @@ def test_parts(pipe):
             setattr(pipe, name, getattr(pipe, name))
 
 
-def test_to(pipe):
-    assert pipe.to("cpu") is pipe.to(torch.device("cpu")) is pipe.to(torch.float32) is pipe
-    before = repr(pipe)
-    for wrong in ("nowhere", "meta", torch.bfloat16, 5, None, *([] if torch.cuda.is_available() else ["cuda"])):
+def test_to_where_it_is(pipe):
+    assert pipe.to("cpu") is pipe.to(torch.device("cpu")) is pipe.to(torch.float32) is pipe.to("cpu:0", torch.float32) is pipe
+    assert pipe.to(device="cpu", dtype="float32") is pipe
+    before, encoder = repr(pipe), pipe.encoder.backend
+    for wrong in (("nowhere",), ("meta",), (5,), (), ("cpu", "floaty"), (torch.int8,), *([] if torch.cuda.is_available() else [("cuda",)])):
         with pytest.raises((TypeError, ValueError)) as refused:
-            pipe.to(wrong)
-        assert "\n" not in str(refused.value)
-    assert repr(pipe) == before
+            pipe.to(*wrong)
+        assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+    assert repr(pipe) == before and pipe.encoder.backend is encoder
+
+
+def test_to_another_dtype_is_loading_with_it(tmp_path):
+    moved = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    loaded = ZImagePipeline.from_pretrained("tiny", device="cpu", dtype="bfloat16")
+    encoder, float32, dim = moved.encoder, moved(P, **QUICK).images[0], moved.transformer.config.dim
+    layer, lora = "layers.0.attention.to_q", tmp_path / "lora.safetensors"
+    save_file({f"{layer}.lora_A.weight": torch.ones(2, dim), f"{layer}.lora_B.weight": torch.ones(dim, 2) / dim}, lora)
+    for each in (moved, loaded):
+        each.load_lora(lora, 0.5, "worn")
+        each.scheduler = diffusers.FlowMatchHeunDiscreteScheduler.from_config(each.scheduler.config)
+    assert moved.to(torch.bfloat16) is moved and moved.encoder is encoder and moved.loras == {"worn": 0.5}
+    one, other = moved(P, **QUICK), loaded(P, **QUICK)
+    assert one.recipe == other.recipe and one.recipe.dtype == "bfloat16" and np.array_equal(one.images[0], other.images[0])
+    assert moved.encoder.encode(P).embedding.dtype == loaded.encoder.encode(P).embedding.dtype
+    moved.unload_lora()
+    moved.scheduler = ZImagePipeline.from_pretrained("tiny", device="cpu").scheduler
+    assert np.array_equal(moved.to("cpu", torch.float32)(P, **QUICK).images[0], float32)
+
+
+def test_to_loses_nothing_that_no_file_holds():
+    pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    given = ZImagePipeline.from_pretrained("tiny", device="cpu", vae=pipe.vae)
+    made = ZImagePipeline(pipe.encoder, pipe.pipe)
+    with torch.no_grad():
+        next(pipe.transformer.parameters()).mul_(1.5)
+    for each, part in ((given, "vae"), (made, "text_encoder"), (pipe, "transformer")):
+        before = repr(each), each.weights, each.pipe
+        with pytest.raises(ValueError, match=part):
+            each.to(torch.bfloat16)
+        assert (repr(each), each.weights, each.pipe) == before
 
 
 # U1, U9: prompts, and names that reproduce does not take
