@@ -44,6 +44,7 @@ from transformers.utils import cached_file, logging
 
 from .embedding_cache import EmbeddingCache, embedding_key, weights_fingerprint
 from .encoding import EncodingOutput, TruncationWarning, token_spans
+from .fingerprints import foreign_hooks
 from .foreign_syntax import caller_level
 from .formatter import FormattedPrompt
 from .long_prompts import SHORTEN, join_windows, windows
@@ -465,10 +466,10 @@ class TransformersBackend:
 
     def _notice_changed_weights(self):
         "Weights that were changed in place give other hidden states: torch counts changes, and what was kept before counts no more."
-        changes = _count_changes(self.model)
+        changes = _count_changes(self.model), foreign_hooks(self.model)
         if changes == self._changes: return
         self._changes = changes
-        self._fingerprint = weights_fingerprint(self.model) if self.config.cache_folder else str(changes)
+        self._fingerprint = weights_fingerprint(self.model) if self.config.cache_folder else str(changes[0])
         self.prefix_cache.clear()
 
     def _how(self, prompts, run):
@@ -480,7 +481,8 @@ class TransformersBackend:
 
     def _remembered(self, rows, wanted, run):
         "Hidden states of rows, from the cache where it has them; those of a single fresh row are kept apart from those of a batch, which may round otherwise."
-        if run == self._run_incremental or not (self.config.cache_bytes or self.config.cache_folder): return run(self._decoder(max(wanted)), rows, wanted)
+        kept = not foreign_hooks(self.model) and (self.config.cache_bytes or self.config.cache_folder)
+        if run == self._run_incremental or not kept: return run(self._decoder(max(wanted)), rows, wanted)
         def key(row, layer): return embedding_key(model_id=self.model_id, revision=self.config.revision, weights=self._fingerprint, input_ids=row, layer=layer,
                                                   dtype=self.dtype, method=f"{'alone' if len(rows) == 1 else 'batch'} {self.device.type}")
         keys = {row: {layer: key(row, layer) for layer in wanted} for row in rows}
@@ -617,7 +619,7 @@ class TransformersBackend:
         "Run one batch, padded on the right; a causal model needs no mask for that, since no token looks to its right."
         longest = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch], device=self.device)
-        with self._turns.lock: out = decoder(input_ids=ids, output_hidden_states=len(wanted) > 1, **cache_arguments(decoder, past))
+        with self._turns.lock, torch.autocast(self.device.type, enabled=False): out = decoder(input_ids=ids, output_hidden_states=len(wanted) > 1, **cache_arguments(decoder, past))
         states = {layer: out.hidden_states[layer] for layer in wanted} if len(wanted) > 1 else {wanted[0]: out.last_hidden_state}
         for layer, x in states.items():
             if not is_finite(x): self._explain_non_finite(decoder, layer, [x[i, :len(row)] for i, row in enumerate(batch)])

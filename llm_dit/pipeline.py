@@ -48,12 +48,12 @@ from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lor
 from .model_files import check_path, hub_folder
 from .model_parts import GenerationDefaults, find_model, generation_defaults, load_part
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
-from .fingerprints import PartFingerprint
+from .fingerprints import PartFingerprint, foreign_hooks
 from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
-    rounding_switches, short_name)
+    rounding_switches)
 from .schedule import adapt_scheduler, check_scheduler, image_shift, linear_sigmas, noise_generators, scheduler_record, scheduler_shift
 from .templates import Template
-from .values import as_float, as_image, as_int, is_several
+from .values import as_float, as_image, as_int, is_several, short_name
 from .weight_files import weight_files
 
 # %% ../nbs/06_pipeline.ipynb #df2b2034
@@ -514,7 +514,7 @@ class ZImagePipeline:
             "shift": scheduler_shift(self.scheduler), "scheduler": _plain_json(scheduler_record(self.scheduler)),
             "device": self.device.type, "dtype": _name(transformer.dtype), "quantization": self.quantization or _quantization_of(transformer),
             "vae_tiling": _tiles(vae, height, width), "attention_backend": self.attention_backend, "compile": self.compile,
-            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches(),
+            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches() | _put_on(self.pipe, backend, height, width),
             "versions": installed_versions(*(name for name, needed in used.items() if needed)),
         }
 
@@ -539,7 +539,7 @@ class ZImagePipeline:
         encoding: EncodingOutput | None = None, # what conditioned it, if that was edited
         **options: Any, # `progress`, `callback_on_step_end`, `latents` if it started from the caller's noise
     ) -> Generation:
-        """Make the image of a recipe again: the same pixels on the same machine with the same versions.
+        """Make the image of a recipe again: the same pixels on the same machine with the same versions and, on a CPU, as many threads.
 
         Warns with a `RecipeWarning` if anything is not as the recipe names it: weights, scheduler, LoRAs, versions …
         `ValueError` if an input that the recipe does not hold is missing or another one, or its text gives other tokens.
@@ -806,6 +806,18 @@ def _plain_json(record):
     "Return a record as JSON holds it."
     finite = {name: str(value) if isinstance(value, float) and not isfinite(value) else value for name, value in record.items()}
     return json.loads(json.dumps(finite, default=str))
+
+def _put_on(pipe, backend, height, width):
+    "What changes an image and is seen in no weight: hooks and attention of the caller, and tiles of other sizes."
+    parts = {"transformer": pipe.transformer, "vae": pipe.vae, "text_encoder": getattr(backend, "model", None)}
+    found = {part: foreign_hooks(module) for part, module in parts.items() if isinstance(module, torch.nn.Module)}
+    named = {f"hooks on the {part}": ", ".join(hooks) for part, hooks in found.items() if hooks}
+    if not _tiles(pipe.vae, height, width):
+        return named
+    vae, fresh = pipe.vae, pipe.vae.config.sample_size
+    tiles = (vae.tile_sample_min_size, vae.tile_latent_min_size, vae.tile_overlap_factor)
+    usual = (fresh, int(fresh / 2 ** (len(vae.config.block_out_channels) - 1)), 0.25) # as diffusers sets them
+    return named if tiles == usual else named | {"tiles of the vae": ", ".join(map(str, tiles))}
 
 def _lora_records(loras):
     "What a recipe says of the loaded LoRAs."

@@ -96,6 +96,9 @@ def check_tensors(
         if tensors[weight]["dtype"] not in ("F8_E4M3", "F8_E5M2"):
             raise IncompleteWeightsError(f"{tensors[scale].get('file', where)} holds {scale} for {weight} in {tensors[weight]['dtype']}; a scale is expected "
                                          "only beside fp8 weights: take the file of another quantisation.")
+        if not tensors[scale]["dtype"].startswith(("F", "BF")):
+            raise IncompleteWeightsError(f"{tensors[scale].get('file', where)} holds {scale} as {tensors[scale]['dtype']}; expected floating-point numbers: "
+                                         "take the file of another quantisation.")
         try:
             _spread(tensors[weight]["shape"], tensors[scale]["shape"], block)
         except ValueError as e:

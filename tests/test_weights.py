@@ -235,6 +235,14 @@ def test_activation_scales_are_reported_or_known(model, usual, part):
         assert_same(load(part, model), as_float8(usual[part], "weight_scale")[1])
 
 
+@pytest.mark.parametrize("part", FILES)
+def test_a_scale_that_is_no_number(model, usual, part):
+    """Exponents as bytes, as MXFP8 has them: 127 stands for 1."""
+    stored, _ = as_float8(usual[part], "weight_scale")
+    write(part, model, {**stored, f"{LAYERS[part]}.weight_scale": torch.tensor([127], dtype=torch.uint8)})
+    sentence((ValueError, FileNotFoundError), lambda: load(part, model), f"{LAYERS[part]}.weight_scale", "U8", "floating-point")
+
+
 @pytest.mark.parametrize("scale, why", [(torch.ones(7), "7"), (torch.ones(2, 2, 2), "2"), (torch.ones(5, 9), "9")])
 @pytest.mark.parametrize("part", FILES)
 def test_a_scale_that_does_not_fit(model, usual, part, scale, why):
