@@ -43,6 +43,7 @@ from transformers.utils import cached_file, logging
 
 from .embedding_cache import EmbeddingCache, embedding_key, weights_fingerprint
 from .encoding import EncodingOutput, TruncationWarning, token_spans
+from .fingerprints import foreign_hooks
 from .foreign_syntax import caller_level
 from .formatter import FormattedPrompt
 from .long_prompts import SHORTEN, join_windows, windows
@@ -50,7 +51,7 @@ from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
 from .values import as_int, as_ints, check_known, is_several, show_value
-from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer
+from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer, hub_folder
 from .stored_weights import check_unread, float8_block, is_left_out, is_read_here, is_scaled, read_weights
 from .weight_files import (IncompleteModelError, IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
     safetensors_header, weight_files)
@@ -461,10 +462,10 @@ class TransformersBackend:
 
     def _notice_changed_weights(self):
         "Weights that were changed in place give other hidden states: torch counts changes, and what was kept before counts no more."
-        changes = _count_changes(self.model)
+        changes = _count_changes(self.model), foreign_hooks(self.model)
         if changes == self._changes: return
         self._changes = changes
-        self._fingerprint = weights_fingerprint(self.model) if self.config.cache_folder else str(changes)
+        self._fingerprint = weights_fingerprint(self.model) if self.config.cache_folder else str(changes[0])
         self.prefix_cache.clear()
 
     def _how(self, prompts, run):
@@ -476,7 +477,8 @@ class TransformersBackend:
 
     def _remembered(self, rows, wanted, run):
         "Hidden states of rows, from the cache where it has them; those of a single fresh row are kept apart from those of a batch, which may round otherwise."
-        if run == self._run_incremental or not (self.config.cache_bytes or self.config.cache_folder): return run(self._decoder(max(wanted)), rows, wanted)
+        kept = not foreign_hooks(self.model) and (self.config.cache_bytes or self.config.cache_folder)
+        if run == self._run_incremental or not kept: return run(self._decoder(max(wanted)), rows, wanted)
         def key(row, layer): return embedding_key(model_id=self.model_id, revision=self.config.revision, weights=self._fingerprint, input_ids=row, layer=layer,
                                                   dtype=self.dtype, method=f"{'alone' if len(rows) == 1 else 'batch'} {self.device.type}")
         keys = {row: {layer: key(row, layer) for layer in wanted} for row in rows}
@@ -613,7 +615,7 @@ class TransformersBackend:
         "Run one batch, padded on the right; a causal model needs no mask for that, since no token looks to its right."
         longest = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch], device=self.device)
-        with self._turns.lock: out = decoder(input_ids=ids, output_hidden_states=len(wanted) > 1, **cache_arguments(decoder, past))
+        with self._turns.lock, torch.autocast(self.device.type, enabled=False): out = decoder(input_ids=ids, output_hidden_states=len(wanted) > 1, **cache_arguments(decoder, past))
         states = {layer: out.hidden_states[layer] for layer in wanted} if len(wanted) > 1 else {wanted[0]: out.last_hidden_state}
         for layer, x in states.items():
             if not is_finite(x): self._explain_non_finite(decoder, layer, [x[i, :len(row)] for i, row in enumerate(batch)])
@@ -678,7 +680,10 @@ def _find_encoder(path, config):
     tokenizer = _load_tokenizer(source, tokenizer_folder, model_config, hub)
     if source != path:
         _check_vocabulary(tokenizer, model_config, source, path)
-    return model_config, tokenizer, dict(path=path, subfolder=model_folder, **hub)
+    folder = hub_folder(path, [model_folder], **config.hub_options())
+    if folder != path:
+        check_component(Path(folder, model_folder))
+    return model_config, tokenizer, dict(path=folder, subfolder=model_folder, **hub)
 
 def _read_config(path, folder, hub):
     "Return transformers' configuration of a decoder; `ValueError` in one sentence if it is none that can be built."
@@ -793,6 +798,13 @@ def _own_weights(where, left_out, config, options):
         del config.quantization_config # float8, which is no more when transformers gets the weights
     return read_weights(found, options["dtype"], skip=lambda name: is_left_out(name, left_out), block=block)
 
+def _gguf_leftovers(file, config):
+    "Return tensors of a GGUF file that transformers drops without a word; those of experts have names of their own there."
+    from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
+    with torch.device("meta"): known = get_gguf_hf_weights_map(AutoModel.from_config(config), TensorProcessor(config={}))
+    return [tensor.name for tensor in GGUFReader(file).tensors if tensor.name not in known and "_exps." not in tensor.name]
+
 def _load_layers(path, config, count, **options):
     "Load a decoder with its first `count` layers."
     whole, where = config.num_hidden_layers, Path(path, options.get("subfolder") or "")
@@ -800,6 +812,7 @@ def _load_layers(path, config, count, **options):
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
+    if "gguf_file" in options: check_unread(where / options["gguf_file"], _gguf_leftovers(where / options["gguf_file"], config), "text_encoder", range(count, whole))
     adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
     loader, source = AutoModel, path
     if (weights := _own_weights(where, range(count, whole), config, options)) is not None:

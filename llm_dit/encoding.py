@@ -30,7 +30,7 @@ from safetensors.torch import save as to_safetensors
 
 from .files import write_file
 from .formatter import LABEL_COLORS, FormattedPrompt, Span
-from .values import as_float, as_int, as_ints, as_path, show_value
+from .values import as_float, as_int, as_ints, as_path, show_value, short_name
 
 # %% ../nbs/03_encoding.ipynb #3d881e61
 def describe_tensor(
@@ -251,7 +251,8 @@ class EncodingOutput:
     def _tensors_and_metadata(self):
         lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
         tensors = _in_memory_of_their_own({f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)})
-        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history", "encoded")}
+        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "num_layers", "history", "encoded")}
+        rest["model_id"] = short_name(self.model_id) if self.model_id else "" # a path says who works where
         return tensors, {"llm_dit_encoding": json.dumps({**rest, "texts": [_text_to_json(text) for text in self.texts], "kept": list(self.layers)})}
 
     @classmethod

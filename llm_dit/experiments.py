@@ -38,14 +38,14 @@ from .encoding import EncodingOutput
 from .files import write_file
 from .formatter import FormattedPrompt
 from .foreign_syntax import caller_level
-from .fingerprints import module_config
+from .fingerprints import foreign_hooks, module_config
 from .metrics import summarize
 from .pipeline import ZImagePipeline
 from .plots import contact_sheet as sheet_of, xy_grid
 from .recipe import hash_image, installed_versions, rounding_switches
 from .store import Store, content_key
 from .templates import Template
-from .values import as_bool, as_float, as_image, as_int, as_list, as_text, is_several, nearest_name, show_value
+from .values import as_bool, as_float, as_image, as_int, as_list, as_text, is_several, nearest_name, short_name, show_value
 
 # %% ../nbs/09b_experiments.ipynb #344ebe90
 #: Arguments of `ZImageTextEncoder.encode` that a cell may have.
@@ -255,7 +255,8 @@ def _about_encoder(encoder):
     options = {name: getattr(config, name) for name in ("revision", "on_overflow", "quantization", "pack_weights") if hasattr(config, name)}
     weights = backend.weights_fingerprint() if hasattr(backend, "weights_fingerprint") else weights_fingerprint(backend.model) if hasattr(backend, "model") else None
     options |= {"config": _config_hash(backend.model)} if hasattr(backend, "model") else {}
-    return dict(model=backend.model_id, weights=weights, rounding=rounding_switches(), dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
+    options |= {"hooks": hooks} if hasattr(backend, "model") and (hooks := foreign_hooks(backend.model)) else {}
+    return dict(model=short_name(backend.model_id), weights=weights, rounding=rounding_switches(), dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
 
 def _transformer_weights(parts):
     "The fingerprint of the transformer's weights; of their files, where diffusers streams them from a disk and has none in memory."
@@ -374,7 +375,10 @@ def _planned(plan, cell):
     except Exception as e: # whatever is wrong with a cell is written into its row
         return dict(encoding=None, picture=None, error=_sentence(e), identity=dict(kind="cell", arguments={name: _plain(value) for name, value in cell.items()}, versions=plan.about["versions"]))
 
-def _sentence(error): return f"{type(error).__name__}: {' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())}"
+def _sentence(error):
+    "Return an error as it is stored: on one line, and without the name of the user."
+    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error).replace(str(Path.home()), "~")
+    return f"{type(error).__name__}: {' '.join(said.split())}"
 
 # %% ../nbs/09b_experiments.ipynb #6dfbcb88
 def _done(store, key, files):

@@ -27,7 +27,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from .backends import BackendConfig, quantization_options, refuse_non_finite, resolve_model
-from .model_files import check_path, check_pipeline, config_folders
+from .model_files import check_path, check_pipeline, config_folders, hub_folder
 from .stored_weights import check_unread, float8_block, is_read_here, is_scaled, read_weights
 from llm_dit.weight_files import (
     IncompleteModelError, IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_weights, read_json, weight_files,
@@ -219,11 +219,11 @@ def load_part(
     check_path(path)
     if Path(path).is_file():
         return _load_file(part, Path(path), config, dtype, like)
+    path = hub_folder(path, [part], **config.hub_options())
     folder = Path(path) if (Path(path) / "config.json").is_file() else Path(path, part)
-    if Path(path).is_dir():
-        check_component(folder)
-        if _is_scaled(folder):
-            return _load_scaled(part, folder, config, dtype)
+    check_component(folder)
+    if _is_scaled(folder):
+        return _load_scaled(part, folder, config, dtype)
     return _load_with_diffusers(part, path, "" if folder == Path(path) else part, config, dtype, device)
 
 def _load_file(part, file, config, dtype, like):

@@ -34,7 +34,6 @@ import torch
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
-from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -45,16 +44,16 @@ from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_see
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
 from .foreign_syntax import caller_level
-from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, put_lora, read_lora, undone_on_error
-from .model_files import check_path
+from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
+from .model_files import check_path, hub_folder
 from .model_parts import GenerationDefaults, find_model, generation_defaults, load_part
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
-from .fingerprints import PartFingerprint
+from .fingerprints import PartFingerprint, foreign_hooks
 from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
-    rounding_switches, short_name)
+    rounding_switches)
 from .schedule import adapt_scheduler, check_scheduler, image_shift, linear_sigmas, noise_generators, scheduler_record, scheduler_shift
 from .templates import Template
-from .values import as_float, as_image, as_int, as_list, check_known, is_several, show_value
+from .values import as_float, as_image, as_int, as_list, check_known, is_several, short_name, show_value
 from .weight_files import weight_files
 
 # %% ../nbs/06_pipeline.ipynb #df2b2034
@@ -230,10 +229,12 @@ class ZImagePipeline:
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
-        config = replace(config, like=config.like or (path if Path(path).is_dir() else None))
-        sources = {part: path if value is None else value for part, value in dict(transformer=transformer, vae=vae).items() if value is None or isinstance(value, (str, Path))}
-        for source in sources.values(): check_path(resolve_model(source))
-        reading = {part: PartFingerprint(_part_files(resolve_model(source), part, config)) for part, source in sources.items()}
+        if not Path(path).is_dir(): path = find_model(hub_folder(path, parts, **config.hub_options()), tuple(parts)) # looked at like any folder
+        config = replace(config, like=config.like or path)
+        sources = {part: path if value is None else resolve_model(value) for part, value in dict(transformer=transformer, vae=vae).items() if value is None or isinstance(value, (str, Path))}
+        for source in sources.values(): check_path(source)
+        sources = {part: hub_folder(source, [part], **config.hub_options()) for part, source in sources.items()}
+        reading = {part: PartFingerprint(_part_files(source, part)) for part, source in sources.items()}
         encoder = _as_encoder(model if text_encoder is None else text_encoder, replace(config, device="cpu", quantization=None) if apart else config)
         if plan.frees_encoder: encoder.backend.free() # while the transformer is loaded
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
@@ -519,7 +520,7 @@ class ZImagePipeline:
             "shift": scheduler_shift(self.scheduler), "scheduler": _plain_json(scheduler_record(self.scheduler)),
             "device": self.device.type, "dtype": _name(transformer.dtype), "quantization": self.quantization or _quantization_of(transformer),
             "vae_tiling": _tiles(vae, height, width), "attention_backend": self.attention_backend, "compile": self.compile,
-            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches(),
+            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches() | _put_on(self.pipe, backend, height, width),
             "versions": installed_versions(*(name for name, needed in used.items() if needed)),
         }
 
@@ -544,7 +545,7 @@ class ZImagePipeline:
         encoding: EncodingOutput | None = None, # what conditioned it, if that was edited
         **options: Any, # `progress`, `callback_on_step_end`, `latents` if it started from the caller's noise
     ) -> Generation:
-        """Make the image of a recipe again: the same pixels on the same machine with the same versions.
+        """Make the image of a recipe again: the same pixels on the same machine with the same versions and, on a CPU, as many threads.
 
         Warns with a `RecipeWarning` if anything is not as the recipe names it: weights, scheduler, LoRAs, versions …
         `ValueError` if an input that the recipe does not hold is missing or another one, or its text gives other tokens.
@@ -637,7 +638,7 @@ class ZImagePipeline:
         "Change how strongly a loaded LoRA acts."
         with self._turn:
             self._known_lora(name)
-            weight = as_float(weight, "weight")
+            weight = lora_weight(weight)
             with undone_on_error(self, self.pipe):
                 self._loras[name] = replace(self._loras[name], weight=weight)
                 self._set_loras()
@@ -649,7 +650,7 @@ class ZImagePipeline:
 
     def _new_lora(self, source, weight, name):
         "Return the name and the weight of a LoRA that is to be loaded; `ValueError` if it cannot be."
-        weight, name = as_float(weight, "weight"), lora_name(source, name)
+        weight, name = lora_weight(weight), lora_name(source, name)
         if not find_spec("peft"): raise ValueError("A LoRA needs peft; install it with pip install 'llm-dit[lora]'.")
         if name in self._loras: raise ValueError(f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name.")
         own = {lora.adapter for lora in self._loras.values()}
@@ -812,6 +813,18 @@ def _plain_json(record):
     finite = {name: str(value) if isinstance(value, float) and not isfinite(value) else value for name, value in record.items()}
     return json.loads(json.dumps(finite, default=str))
 
+def _put_on(pipe, backend, height, width):
+    "What changes an image and is seen in no weight: hooks and attention of the caller, and tiles of other sizes."
+    parts = {"transformer": pipe.transformer, "vae": pipe.vae, "text_encoder": getattr(backend, "model", None)}
+    found = {part: foreign_hooks(module) for part, module in parts.items() if isinstance(module, torch.nn.Module)}
+    named = {f"hooks on the {part}": ", ".join(hooks) for part, hooks in found.items() if hooks}
+    if not _tiles(pipe.vae, height, width):
+        return named
+    vae, fresh = pipe.vae, pipe.vae.config.sample_size
+    tiles = (vae.tile_sample_min_size, vae.tile_latent_min_size, vae.tile_overlap_factor)
+    usual = (fresh, int(fresh / 2 ** (len(vae.config.block_out_channels) - 1)), 0.25) # as diffusers sets them
+    return named if tiles == usual else named | {"tiles of the vae": ", ".join(map(str, tiles))}
+
 def _lora_records(loras):
     "What a recipe says of the loaded LoRAs."
     return tuple(lora.record() for lora in loras.values())
@@ -824,26 +837,19 @@ def _quantization_of(transformer):
     method = getattr(getattr(transformer.config, "quantization_config", None), "quant_method", None)
     return None if method is None else str(getattr(method, "value", method))
 
-def _part_files(path, part, config):
-    "Files of a part's weights on this machine; none if they are not here yet."
+def _part_files(path, part):
+    "Files of a part's weights: of a single file, of a folder of its own, or of a whole model's."
     if Path(path).is_file():
         return [Path(path)]
-    own = Path(path, "config.json").is_file()
-    folder = Path(path) if own else Path(path, part) if Path(path).is_dir() else None
-    if folder is None:
-        found = try_to_load_from_cache(path, f"{part}/config.json", cache_dir=config.cache_dir, revision=config.revision)
-        folder = Path(found).parent if isinstance(found, str) else None
-    return weight_files(folder) if folder and folder.is_dir() else []
+    folder = Path(path) if Path(path, "config.json").is_file() else Path(path, part)
+    return weight_files(folder) if folder.is_dir() else []
 
 def _encoder_files(backend):
     "Files of a text encoder's weights; none if it was not loaded from files, or changed since."
     if not isinstance(backend, TransformersBackend) or not backend.unchanged:
         return []
-    path = Path(resolve_model(backend.model_id))
-    if path.is_file():
-        return [path]
-    parts = component_subfolders(str(path), **backend.config.hub_options())[1] if path.is_dir() else "text_encoder"
-    return _part_files(str(path), parts, backend.config)
+    path = hub_folder(resolve_model(backend.model_id), ["text_encoder"], **backend.config.hub_options() | {"local_files_only": True})
+    return _part_files(path, component_subfolders(path)[1])
 
 def _watched(pipe, encoder, reading, streamed):
     "Fingerprints of the parts of a pipeline that follow their changes, by part."

@@ -48,7 +48,7 @@ WEIGHT_SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
 #: Tensors that may be left unread, by part of a model, as patterns with the reason; those of the second list are reported.
 HARMLESS = {
     "text_encoder": {
-        r"(.*\.)?lm_head\.(weight|bias)": "it turns hidden states into words, and only hidden states are read",
+        r"(.*\.)?(lm_head|output)\.(weight|bias)": "it turns hidden states into words, and only hidden states are read",
         r"(.*\.)?rotary_emb\.inv_freq": "it is computed from the configuration",
         r"(.*\.)?position_ids": "they are counted",
     },
@@ -97,6 +97,9 @@ def check_tensors(
         if tensors[weight]["dtype"] not in ("F8_E4M3", "F8_E5M2"):
             raise IncompleteWeightsError(f"{tensors[scale].get('file', where)} holds {scale} for {weight} in {tensors[weight]['dtype']}; a scale is expected "
                                          "only beside fp8 weights: take the file of another quantisation.")
+        if not tensors[scale]["dtype"].startswith(("F", "BF")):
+            raise IncompleteWeightsError(f"{tensors[scale].get('file', where)} holds {scale} as {tensors[scale]['dtype']}; expected floating-point numbers: "
+                                         "take the file of another quantisation.")
         try:
             _spread(tensors[weight]["shape"], tensors[scale]["shape"], block)
         except ValueError as e:
@@ -218,5 +221,5 @@ def is_left_out(
     layers: range, # that were left out: from the first above the state that is read to the model's last
 ) -> bool:
     "Whether a tensor belongs to a layer that was left out on purpose."
-    found = re.match(r"(?:model\.|language_model\.)*layers\.(\d+)\.", name)
+    found = re.match(r"(?:(?:model\.|language_model\.)*layers|blk)\.(\d+)\.", name)
     return found is not None and int(found[1]) in layers

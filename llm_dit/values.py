@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['nearest_name', 'check_known', 'show_value', 'as_int', 'as_float', 'is_several', 'as_list', 'as_bool', 'as_ints',
-           'as_text', 'as_path', 'ImageConversionWarning', 'as_image']
+           'as_text', 'as_path', 'is_local_path', 'short_name', 'ImageConversionWarning', 'as_image']
 
 # %% ../nbs/00a_values.ipynb #b7abccf0
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set, ValuesView
 from difflib import get_close_matches
@@ -172,6 +173,22 @@ def as_path(
         return Path(text).expanduser()
     except RuntimeError:
         raise ValueError(f"{name}={text!r} names a home folder that cannot be found: write the whole path.") from None
+
+# %% ../nbs/00a_values.ipynb #5100647d
+def is_local_path(
+    source: str, # of a model or a LoRA
+) -> bool: # False for a short name, a Hub id and the name of a file
+    "Return whether a source can only be a path on this machine."
+    return source.count("/") > 1 or source.endswith("/") or "\\" in source or source.startswith(("/", "~", "."))
+
+def short_name(
+    source: str | Path, # a short name, Hub id, file or folder
+) -> str: # the same, or the last part of a path
+    "Return a name that can be shared: Hub ids and short names stay, a local path is reduced to its last part."
+    text = str(source)
+    if isinstance(source, Path) or is_local_path(text) or ("/" in text and Path(text).exists()):
+        return re.split(r"[/\\]", str(Path(text).expanduser().absolute()).rstrip("/\\"))[-1]
+    return text
 
 # %% ../nbs/00a_values.ipynb #2fb59762
 class ImageConversionWarning(UserWarning):

@@ -50,3 +50,40 @@ def test_a_batch_and_increments_are_what_single_prompts_are(smollm2):
 def test_a_transformer_of_another_width_refuses_it_at_once(smollm2):
     with pytest.raises(ValueError, match=r"576 numbers, but this transformer takes 128 \(cap_feat_dim\)"):
         ZImagePipeline.from_pretrained("tiny", text_encoder=smollm2, device="cpu")
+
+
+def with_tensors(source, path, extra):
+    """The first two layers of a GGUF file, with further tensors."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
+    reader = GGUFReader(source)
+    writer = GGUFWriter(str(path), reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            value = 2 if name.endswith(".block_count") else field.contents()
+            writer.add_key_value(name, value, field.types[0], field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None)
+    for tensor in reader.tensors:
+        if not tensor.name.startswith("blk.") or tensor.name.startswith(("blk.0.", "blk.1.")):
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    for name, x in extra.items():
+        writer.add_tensor(name, x.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.0.attn_q_norm.weight", "rope_freqs.weight", "blk.0.attn_q.weight.absmax", "control.0"])
+def test_a_gguf_tensor_that_has_no_place_is_named(gguf, tmp_path, name):
+    """transformers drops them without a word; the factors of rotary embeddings, for one, change every embedding."""
+    file = with_tensors(gguf, tmp_path / "more.gguf", {name: torch.ones(32)})
+    with pytest.raises(FileNotFoundError, match=rf"more\.gguf holds {name}, for which this model has no place"):
+        ZImageTextEncoder.from_pretrained(file, device="cpu", hidden_layer=1)
+
+
+def test_gguf_tensors_that_are_not_needed(gguf, tmp_path, recwarn):
+    """Layers above the one that is read, and the matrix that turns hidden states into words."""
+    file = with_tensors(gguf, tmp_path / "more.gguf", {"output.weight": torch.ones(32)})
+    encoder = ZImageTextEncoder.from_pretrained(file, formatter="tokenizer", device="cpu", hidden_layer=1)
+    assert len(encoder.backend.model.layers) == 1 and not [w for w in recwarn if "not read" in str(w.message)]

@@ -3,18 +3,22 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
-from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, ZImagePipeline
+from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, ZImagePipeline, ZImageTextEncoder
 from llm_dit.backends import MODEL_NAMES
 
 pytestmark = pytest.mark.side_by_side
@@ -98,6 +102,91 @@ def test_another_scheduler(made, change):
     other.pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(other.pipe.scheduler.config, **change)
     told = differs(other, made.recipe)
     assert all(f"scheduler {name}" in told for name in change)
+
+
+def louder(module, inputs, output):
+    return output * 1.5
+
+
+class Opposite:
+    """An attention processor that nobody knows."""
+
+    def __init__(self, own):
+        self.own, self._attention_backend, self._parallel_config = own, None, None
+
+    def __call__(self, *args, freqs_cis=None, **options):
+        return -self.own(*args, freqs_cis=freqs_cis, **options)
+
+
+@contextmanager
+def hooked(module):
+    hook = module.register_forward_hook(louder)
+    yield
+    hook.remove()
+
+
+@contextmanager
+def another_processor(attention):
+    own = attention.processor
+    attention.processor = Opposite(own)
+    yield
+    attention.processor = own
+
+
+@contextmanager
+def other_tiles(vae):
+    vae.enable_tiling()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 4, 32
+    yield
+    vae.disable_tiling()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 16, 128
+
+
+PUT_ON = {
+    "hooks on the transformer 'louder'": lambda pipe: hooked(pipe.transformer.layers[0]),
+    "hooks on the vae 'louder'": lambda pipe: hooked(pipe.vae.decoder),
+    "hooks on the text_encoder 'louder'": lambda pipe: hooked(pipe.text_encoder.layers[0].mlp),
+    "hooks on the transformer 'Opposite'": lambda pipe: another_processor(pipe.transformer.layers[0].attention),
+    "tiles of the vae '32, 4, 0.25'": lambda pipe: other_tiles(pipe.vae),
+    "autocast of cpu 'bfloat16'": lambda pipe: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("told", PUT_ON)
+def test_what_no_weight_shows(made, told):
+    """Put on for one image, it is named, and it is gone from the next; embeddings that were kept do not hide it."""
+    own = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    own(PROMPT, **QUICK)
+    with PUT_ON[told](own):
+        assert told in differs(own, made.recipe)
+        other = own(PROMPT, **QUICK)
+    assert np.any(np.asarray(other.image) != np.asarray(made.image))
+    assert Recipe.from_json(other.recipe.to_json()) == other.recipe
+    assert own(PROMPT, **QUICK).image.tobytes() == made.image.tobytes() and not differs(own, made.recipe)
+
+
+def test_an_embedding_is_made_in_the_dtype_that_is_shown():
+    """torch.autocast does not reach the text encoder, so that nothing of it is kept for later images."""
+    encoder = ZImageTextEncoder.from_pretrained("tiny", device="cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = encoder.encode("a red circle").embedding
+    assert inside.equal(ZImageTextEncoder.from_pretrained("tiny", device="cpu").encode("a red circle").embedding)
+
+
+NEWER_SWITCHES = """
+import torch
+from llm_dit.recipe import rounding_switches
+assert rounding_switches() == {}
+torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+assert "mkldnn.matmul bf16" in rounding_switches()["float32_matmul_precision"]
+"""
+
+
+def test_newer_switches_of_torch():
+    """torch refuses to answer in one word then."""
+    if not hasattr(torch.backends.mkldnn, "matmul"):
+        pytest.skip("this torch has the older switches only")
+    subprocess.run([sys.executable, "-c", NEWER_SWITCHES], check=True)
 
 
 def test_the_first_image_is_not_delayed(monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from llm_dit import BackendConfig, TransformersBackend, ZImagePipeline, ZImageTextEncoder, memory_plans
 from llm_dit.backends import MODEL_NAMES, resolve_model
+from llm_dit.model_files import hub_folder
 from llm_dit.model_parts import load_part
 from llm_dit.stored_weights import multiply_scale
 from safetensors.torch import load_file, save_file
@@ -114,6 +115,67 @@ def assert_same(found, right, dtype=torch.float32):
         assert x.equal(right[name].to(dtype)), f"{name} is another matrix"
 
 
+# The Hub
+
+
+def put_on_hub(model, cache):
+    """Lay a folder into the Hub's cache, as a download does, and return its id."""
+    repository = cache / "models--nobody--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(model, repository / "snapshots" / ("a" * 40))
+    return "nobody/model"
+
+
+DAMAGES = {
+    "int8": lambda weights, name: {**weights, name: weights[name].to(torch.int8)},
+    "lacking": lambda weights, name: {each: x for each, x in weights.items() if each != name},
+    "extra": lambda weights, name: {**weights, f"{name}.absmax": torch.ones(3)},
+    "shape": lambda weights, name: {**weights, name: torch.cat([weights[name]] * 2)},
+}
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_scaled_float8_of_the_hub(model, usual, part, tmp_path):
+    stored, right = as_float8(usual[part], "weight_scale")
+    write(part, model, stored, shards=2)
+    options = dict(cache_dir=str(tmp_path / "hub"), local_files_only=True)
+    assert_same(load(part, put_on_hub(model, tmp_path / "hub"), **options), right)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("part", FILES)
+def test_a_model_of_the_hub_is_looked_at_like_a_folder(model, usual, part, damage, tmp_path):
+    name = f"{LAYERS[part]}.weight"
+    write(part, model, DAMAGES[damage](usual[part], name))
+    options = dict(device="cpu", cache_dir=str(tmp_path / "hub"), local_files_only=True)
+    sentence((ValueError, FileNotFoundError), lambda: ZImagePipeline.from_pretrained(put_on_hub(model, tmp_path / "hub"), **options), name)
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_a_tensor_in_two_files_of_the_hub(model, usual, part, tmp_path):
+    write(part, model, usual[part], shards=2)
+    first, second = sorted((model / part).glob("*-of-*.safetensors"))
+    (name, x), *_ = load_file(first).items()
+    save_file({**load_file(second), name: x}, second, metadata={"format": "pt"})
+    options = dict(device="cpu", cache_dir=str(tmp_path / "hub"), local_files_only=True)
+    sentence(FileNotFoundError, lambda: ZImagePipeline.from_pretrained(put_on_hub(model, tmp_path / "hub"), **options), name)
+
+
+def test_the_hub_gives_the_files_that_are_named(model, usual, tmp_path, monkeypatch):
+    """Configurations first, and of the weights only what they name; what a broken download lacks is asked for again."""
+    write("transformer", model, usual["transformer"], shards=2)
+    hub, asked = put_on_hub(model, tmp_path / "hub"), []
+
+    def download(name, allow_patterns, **options):
+        asked.append(allow_patterns)
+        return str(tmp_path / "hub" / "models--nobody--model" / "snapshots" / ("a" * 40))
+
+    monkeypatch.setattr("llm_dit.model_files.snapshot_download", download)
+    hub_folder(hub, ["transformer", "vae"])
+    assert asked[1] == [f"transformer/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)] + ["vae/model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
+
+
 # Scaled float8
 
 
@@ -171,6 +233,14 @@ def test_activation_scales_are_reported_or_known(model, usual, part):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert_same(load(part, model), as_float8(usual[part], "weight_scale")[1])
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_a_scale_that_is_no_number(model, usual, part):
+    """Exponents as bytes, as MXFP8 has them: 127 stands for 1."""
+    stored, _ = as_float8(usual[part], "weight_scale")
+    write(part, model, {**stored, f"{LAYERS[part]}.weight_scale": torch.tensor([127], dtype=torch.uint8)})
+    sentence((ValueError, FileNotFoundError), lambda: load(part, model), f"{LAYERS[part]}.weight_scale", "U8", "floating-point")
 
 
 @pytest.mark.parametrize("scale, why", [(torch.ones(7), "7"), (torch.ones(2, 2, 2), "2"), (torch.ones(5, 9), "9")])
