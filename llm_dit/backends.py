@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from importlib.resources import files
@@ -51,7 +50,7 @@ from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
-from .values import as_int, as_ints, is_several, show_value
+from .values import as_int, as_ints, check_known, is_several, show_value
 from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer, hub_folder
 from .stored_weights import check_unread, float8_block, is_left_out, is_read_here, is_scaled, read_weights
 from .weight_files import (IncompleteModelError, IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
@@ -162,7 +161,7 @@ def resolve_model(
     if here:
         read = "this package's own checkpoint" if Path(known).is_dir() else f"the folder {model} here"
         other = f"'./{model}'" if Path(known).is_dir() else f"{known!r}"
-        warnings.warn(f"{model!r} is a short name and also a model's folder here; {read} is read, write {other} for the other.", UserWarning, stacklevel=3)
+        warnings.warn(f"{model!r} is a short name and also a model's folder here; {read} is read, write {other} for the other.", UserWarning, stacklevel=caller_level())
     if known is not None and not (here and not Path(known).is_dir()):
         return known
     if isinstance(model, Path) and not Path(path).exists():
@@ -225,10 +224,7 @@ class BackendConfig:
         **options: Any, # fields to change
     ) -> "BackendConfig":
         "A copy in which some options are others; a `TypeError` that names the nearest option where there is none of that name."
-        known = [field.name for field in fields(self)]
-        for name in options.keys() - set(known):
-            near = get_close_matches(name, known, n=1)
-            raise TypeError(f"There is no option {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."))
+        check_known(options, [field.name for field in fields(self)], "BackendConfig")
         return replace(self, **options)
 
 def best_device(

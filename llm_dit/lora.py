@@ -19,19 +19,18 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 
+from .values import as_float
 from .weight_files import IncompleteModelError, read_json, safetensors_header
 
 # %% ../nbs/05c_lora.ipynb #a19ec4cc
@@ -540,11 +539,10 @@ def lora_weight(
     weight: Any,  # a number; scalars of numpy and torch are numbers too
 ) -> float:
     "Return how strongly a LoRA acts as a plain float; a `ValueError` for anything but a finite number."
-    value = weight.item() if isinstance(weight, (torch.Tensor, np.ndarray)) and weight.ndim == 0 else weight
-    with suppress(OverflowError):  # of an int that is larger than any float
-        if isinstance(value, Real) and not isinstance(value, bool) and abs(float(value)) <= _LARGEST:
-            return float(value)
-    raise ValueError(f"weight={weight!r:.60}: expected a finite number, such as 0.8.")
+    try:
+        return as_float(weight, "weight", -_LARGEST, _LARGEST)
+    except TypeError as e:
+        raise ValueError(str(e)) from None
 
 
 def lora_name(

@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
     best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
-from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_callback, check_latents, check_names, check_output_type,
+from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_callback, check_changes, check_latents, check_names, check_output_type,
     check_sigmas, draw_from)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
@@ -53,7 +53,7 @@ from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, ha
     rounding_switches)
 from .schedule import adapt_scheduler, check_scheduler, image_shift, linear_sigmas, noise_generators, scheduler_record, scheduler_shift
 from .templates import Template
-from .values import as_float, as_image, as_int, is_several, short_name
+from .values import as_float, as_image, as_int, as_list, check_known, is_several, short_name, show_value
 from .weight_files import weight_files
 
 # %% ../nbs/06_pipeline.ipynb #df2b2034
@@ -221,6 +221,7 @@ class ZImagePipeline:
         **options: Any, # fields of `BackendConfig`, such as device="cuda", dtype="bfloat16" or quantization="int8", which the transformer follows
     ) -> "ZImagePipeline":
         "Load a whole model: text encoder by this package, transformer, VAE and scheduler by diffusers."
+        check_known(options, [*_LOADING_NAMES, *(field.name for field in fields(BackendConfig))], "from_pretrained")
         config = (config or BackendConfig()).with_options(**options)
         _check_options(attention_backend, cache_threshold, compile)
         check_given(**{part: given for part, given in dict(transformer=transformer, vae=vae).items() if not isinstance(given, (str, Path))})
@@ -477,8 +478,13 @@ class ZImagePipeline:
         strength: float = 0.6, # how much of that picture is replaced
     ) -> Recipe:
         "Return what an image would be made with, without making it; `ValueError` if it cannot have this size, or the recipe could not be read again."
-        image = _start_image(image)
-        num_inference_steps, guidance_scale = self._or_defaults(num_inference_steps, guidance_scale)
+        if not isinstance(encoding, EncodingOutput):
+            raise TypeError(f"encoding is {show_value(encoding)}: expected an EncodingOutput, as pipe.encoder.encode(prompt) makes one.")
+        image, strength, seed = _start_image(image), as_float(strength, "strength", 0, 1), as_int(seed, "seed", -2**63, 2**64 - 1)
+        steps, guidance = self._or_defaults(num_inference_steps, guidance_scale)
+        num_inference_steps, guidance_scale = as_int(steps, "num_inference_steps", 1), as_float(guidance, "guidance_scale", 0)
+        negative_prompt, = as_negatives(negative_prompt, 1)
+        _warn_of_no_effect(guidance_scale, [negative_prompt], {"cfg_normalization": False, "cfg_truncation": 1.0}, image, strength)
         height, width = self._size(height, width, image, strength)
         recipe = self._recipe(
             encoding, template=template, seed=seed, height=height, width=width, num_inference_steps=num_inference_steps,
@@ -565,7 +571,7 @@ class ZImagePipeline:
         made = replace(made, recipes=[replace(made.recipe, **kept)])
         if differs := recipe.unlike(made.recipe):
             what = ", ".join(f"{name} {now!r} instead of {then!r}" for name, (then, now) in differs.items())
-            warnings.warn(f"The image was made again with {what}; its pixels may differ.", RecipeWarning, stacklevel=2)
+            warnings.warn(f"The image was made again with {what}; its pixels may differ.", RecipeWarning, stacklevel=caller_level())
         return made
 
     def _conditioning(self, recipe, encoding):
@@ -609,7 +615,7 @@ class ZImagePipeline:
                 self._loras[name] = lora
                 self._set_loras()
         if read.left_out:
-            warnings.warn(f"{source} also holds {len(read.left_out)} tensors for a text encoder, such as {read.left_out[0]}; they are left out, since the text encoder takes no LoRA here.", UserWarning, stacklevel=2)
+            warnings.warn(f"{source} also holds {len(read.left_out)} tensors for a text encoder, such as {read.left_out[0]}; they are left out, since the text encoder takes no LoRA here.", UserWarning, stacklevel=caller_level())
         stack = ExitStack()
         stack.callback(self.unload_lora, name)
         return stack
@@ -900,7 +906,7 @@ def _steps(steps, strength):
 
 def _side_by_side(prompt, template, seeds):
     "How many prompts there are, with a template and a seed for each; a single value stands for all."
-    given = {"prompts": prompt, "templates": list(template) if is_several(template) else [template], "seeds": seeds}
+    given = {"prompts": prompt, "templates": as_list(template, "template") if is_several(template) else [template], "seeds": seeds}
     for name, values in given.items():
         if not len(values):
             raise ValueError(f"There is no {name[:-1]}: the list is empty; give at least one.")
@@ -974,12 +980,12 @@ class _Loop:
     def after_step(self, pipe, step, timestep, tensors):
         self.bar.update()
         before = _versions(tensors) if self.callback else None
-        changed = self.callback(pipe, step, timestep, tensors) if self.callback else None
-        if self.callback and _versions({**tensors, **(changed or {})}) != before:
+        changed = check_changes(self.callback(pipe, step, timestep, tensors)) if self.callback else {}
+        if self.callback and _versions({**tensors, **changed}) != before:
             self.changed = True
         if self.cancelled.is_set(): raise KeyboardInterrupt
         if step + 1 == pipe.num_timesteps: self.clock.lap("denoise")
-        return changed or {}
+        return changed
 
 def _versions(tensors):
     "Which tensors these are, and how often each was written to."
@@ -996,3 +1002,5 @@ class _Clock:
 
 #: Arguments of a call, for the error about an unknown one.
 _CALL_NAMES = tuple(name for name in signature(ZImagePipeline.__call__).parameters if name not in ("self", "options"))
+#: Arguments of `from_pretrained`, for the same.
+_LOADING_NAMES = tuple(name for name in signature(ZImagePipeline.from_pretrained).parameters if name != "options")

@@ -99,6 +99,9 @@ def check_scheduler(
 ) -> Schedule:
     "Return what a scheduler does with these levels; `ValueError` if it cannot take noise to an image of Z-Image."
     name = type(scheduler).__name__
+    most = scheduler.config.get("num_train_timesteps", 1000)
+    if len(sigmas) > most:
+        raise ValueError(f"num_inference_steps={len(sigmas)}: expected at most {most}, the time steps that {name} was configured with; 8 to 50 are usual.")
     if custom and "sigmas" not in signature(scheduler.set_timesteps).parameters:
         raise ValueError(f"{name} chooses its own noise levels; leave sigmas out, or set pipe.scheduler to one that takes them.")
     if image and not hasattr(scheduler, "scale_noise"):
