@@ -47,7 +47,7 @@ from .encoding import EncodingOutput, concatenate
 from .foreign_syntax import caller_level
 from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
 from .model_files import check_path, hub_folder
-from .model_parts import GenerationDefaults, find_model, generation_defaults, load_part
+from .model_parts import GenerationDefaults, check_given, check_pair, find_model, generation_defaults, load_part
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
 from .fingerprints import PartFingerprint, foreign_hooks
 from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
@@ -105,6 +105,8 @@ def check_length(
 def _as_encoder(source, config):
     "A text encoder from what a caller may give for one."
     if isinstance(source, ZImageTextEncoder): return source
+    if not isinstance(source, (str, Path, TextEncoderBackend)):
+        raise ValueError(f"text_encoder is a {type(source).__name__}; expected a folder, a file, a Hub id, a ZImageTextEncoder or a TextEncoderBackend.")
     return ZImageTextEncoder.from_pretrained(source, config=config) if isinstance(source, (str, Path)) else ZImageTextEncoder(source)
 
 def _assemble(path, config, dtype, transformer, vae):
@@ -190,6 +192,7 @@ class ZImagePipeline:
         quantization: str | None = None, # how the transformer was quantised, for the recipe
     ):
         _check_options(attention_backend, cache_threshold, compile)
+        check_pair(pipe.transformer, pipe.vae)
         wanted = pipe.transformer.config.cap_feat_dim
         if encoder.backend.embedding_dim != wanted:
             raise ValueError(f"The text encoder {encoder.backend.model_id} has hidden states of {encoder.backend.embedding_dim} numbers, but this transformer "
@@ -222,6 +225,7 @@ class ZImagePipeline:
         check_known(options, [*_LOADING_NAMES, *(field.name for field in fields(BackendConfig))], "from_pretrained")
         config = (config or BackendConfig()).with_options(**options)
         _check_options(attention_backend, cache_threshold, compile)
+        check_given(**{part: given for part, given in dict(transformer=transformer, vae=vae).items() if not isinstance(given, (str, Path))})
         parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
         path, device = find_model(model, tuple(parts), **config.hub_options()), best_device(config.device)
         dtype = best_dtype(config.dtype, device)
@@ -556,8 +560,8 @@ class ZImagePipeline:
         if not isinstance(recipe, Recipe):
             recipe = Recipe.from_image(as_path(recipe, "recipe") if isinstance(recipe, str) else recipe)
         image = _start_image(image)
-        if isinstance(options.get("latents"), torch.Tensor):
-            options["latents"] = _one_noise(options["latents"])
+        if options.get("latents") is not None:
+            options["latents"] = check_latents(options["latents"], (1, self.pipe.transformer.in_channels, recipe.height // 8, recipe.width // 8))
         _check_inputs(recipe, image, options)
         conditioning = self._conditioning(recipe, encoding)
         made = self(
@@ -770,10 +774,6 @@ def _check_inputs(recipe, image, options):
         other = f"the one given has {found}" if found else "none was given"
         remedy = f"give that as {name}=" if wanted else f"leave {name} out"
         raise ValueError(f"The recipe {start}, and {other}; {remedy}.")
-
-def _one_noise(latents):
-    "Return the caller's noise of one image as its fingerprint is taken: float32 `(1, channels, height / 8, width / 8)` on the CPU."
-    return (latents[None] if latents.ndim == 3 else latents).detach().to("cpu", torch.float32)
 
 def _check_encoding(recipe, encoding):
     "`ValueError` if an encoding is not the one that an image was made from."

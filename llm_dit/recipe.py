@@ -27,7 +27,7 @@ from .encoding import EncodingOutput
 from .files import write_file
 from .formatter import LABEL_COLORS, FormattedPrompt, Span, _check_mode
 from .image_files import check_output, image_bytes, infotext, recipe_text
-from .values import is_local_path, short_name
+from .values import as_path, is_local_path, short_name
 
 # %% ../nbs/05a_recipe.ipynb #fb6d54f8
 def installed_versions(
@@ -289,12 +289,12 @@ class Recipe:
             if isinstance(image, Image.Image):
                 text = recipe_text(image)
             else:
-                with Image.open(image, formats=["PNG", "JPEG", "WEBP", "TIFF"]) as opened:
+                with Image.open(as_path(image, "image"), formats=["PNG", "JPEG", "WEBP", "TIFF"]) as opened:
                     text = recipe_text(opened)
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
         except Exception: # Pillow raises many kinds at a damaged file
-            raise ValueError(f"{image} is not an image that can be read; expected one saved by llm-dit.") from None
+            raise ValueError(f"{image!s:.200} is not an image that can be read; expected one saved by llm-dit.") from None
         name = getattr(image, "filename", "") or "This image" if isinstance(image, Image.Image) else image
         if text is None:
             raise ValueError(f"{name} carries no recipe; expected an image saved by llm-dit, and not one that a program saved again without its text.")
@@ -335,6 +335,9 @@ def _migrated(said):
     names = {each.name for each in fields(Recipe)}
     if unknown := sorted(said.keys() - names):
         raise ValueError(f"format {found} has no field {unknown[0]!r}")
+    lists = [each.name for each in fields(Recipe) if each.type is tuple and each.name in said]
+    if wrong := [name for name in lists if not isinstance(said[name], list)]: # text is a list of characters otherwise
+        raise TypeError(f"{wrong[0]} is a {type(said[wrong[0]]).__name__}")
     if found == 1: # nothing was known of the embedding but what was done to it
         said = {**said, "edited": said.get("from_embeddings") is True and bool(said.get("history")), "format": FORMAT}
     return said

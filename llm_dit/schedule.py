@@ -109,6 +109,9 @@ def check_scheduler(
     if image and scheduler.order > 1:
         raise ValueError(f"{name} calls the transformer {scheduler.order} times a step, which diffusers' image-to-image pipeline "
                          "does not support; set pipe.scheduler to FlowMatchEulerDiscreteScheduler, or leave image out.")
+    if scheduler.config.get("num_train_timesteps") != 1000: # by which diffusers' pipeline divides, whatever the scheduler says
+        raise ValueError(f"{name} counts {scheduler.config.get('num_train_timesteps')} time steps (num_train_timesteps), and Z-Image was trained with 1000; "
+                         "set pipe.scheduler to one with 1000.")
     try:
         error, *found = _try_scheduler(scheduler, sigmas, mu)
     except Exception as e: # each class raises other kinds

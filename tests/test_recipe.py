@@ -18,8 +18,9 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
-from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, ZImagePipeline, ZImageTextEncoder
+from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
 from llm_dit.backends import MODEL_NAMES
+from llm_dit.experiments import _sentence
 
 pytestmark = pytest.mark.side_by_side
 PROMPT = "a red circle on a blue background"
@@ -250,6 +251,43 @@ def test_formats_that_are_unknown(made, change, reason):
 
 
 # ---- F11: no path, and the web UI's grammar
+
+
+@pytest.mark.parametrize("name", ["history", "forged", "spans", "loras", "sigmas"])
+@pytest.mark.parametrize("value", ["abc", 5, {"a": 1}])
+def test_a_list_that_is_none(made, name, value):
+    """Text would be a list of its characters."""
+    with pytest.raises(ValueError, match=f"{name} is a {type(value).__name__}"):
+        Recipe.from_json(json.dumps({**json.loads(made.recipe.to_json()), name: value}))
+
+
+@pytest.mark.parametrize("path", [None, 5, b"a.png", ["a.png"], "a\0.png", ""])
+def test_what_is_no_path(made, path):
+    with pytest.raises((TypeError, ValueError), match="path"):
+        made.save(path)
+
+
+def test_the_home_folder(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made.save("~/a.png")
+    assert Recipe.from_image("~/a.png") == made.recipe and (tmp_path / "a.png").is_file()
+
+
+@pytest.mark.parametrize("latents", [[1], np.zeros((1, 16, 8, 8), np.float32), torch.zeros(1, 16, 4, 4), torch.zeros(1, 16, 8, 8, dtype=torch.int64)])
+def test_latents_that_are_none(pipe, made, latents):
+    with pytest.raises((TypeError, ValueError), match="latents"):
+        pipe.reproduce(made.recipe, latents=latents, progress=False)
+
+
+def test_no_path_in_saved_embeddings_and_sweeps(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "ann"))
+    folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "ann" / "models" / "z", ignore=shutil.ignore_patterns("training"))
+    pipe, out = ZImagePipeline.from_pretrained(folder, device="cpu"), tmp_path / "out"
+    Sweep(prompt=["a red circle"], height=64, width=64).run(pipe, out, progress=False)
+    pipe.encoder.encode("a red circle").save(out / "encoding.safetensors")
+    written = [file for file in out.rglob("*") if file.is_file()]
+    assert _sentence(OSError(f"{folder}/vae is missing")) == "OSError: ~/models/z/vae is missing", "as a cell that failed is stored"
+    assert len(written) > 3 and not [file for file in written if b"ann/" in file.read_bytes() or str(tmp_path).encode() in file.read_bytes()]
 
 
 def test_no_path(tmp_path):
