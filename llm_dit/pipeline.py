@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from math import isfinite
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, RLock
@@ -53,7 +54,7 @@ from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, ha
     rounding_switches)
 from .schedule import adapt_scheduler, check_scheduler, image_shift, linear_sigmas, noise_generators, scheduler_record, scheduler_shift
 from .templates import Template
-from .values import as_float, as_image, as_int, as_list, check_known, is_several, short_name, show_value
+from .values import as_float, as_image, as_int, as_list, as_path, check_known, is_several, short_name, show_value
 from .weight_files import weight_files
 
 # %% ../nbs/06_pipeline.ipynb #df2b2034
@@ -554,8 +555,10 @@ class ZImagePipeline:
         Warns with a `RecipeWarning` if anything is not as the recipe names it: weights, scheduler, LoRAs, versions …
         `ValueError` if an input that the recipe does not hold is missing or another one, or its text gives other tokens.
         """
+        if isinstance(recipe, (str, PathLike)) and not as_path(recipe, "recipe").exists():
+            raise FileNotFoundError(f"There is no file {recipe}; expected an image that llm-dit saved.")
         if not isinstance(recipe, Recipe):
-            recipe = Recipe.from_image(recipe)
+            recipe = Recipe.from_image(as_path(recipe, "recipe") if isinstance(recipe, str) else recipe)
         image = _start_image(image)
         if options.get("latents") is not None:
             options["latents"] = check_latents(options["latents"], (1, self.pipe.transformer.in_channels, recipe.height // 8, recipe.width // 8))
