@@ -802,7 +802,8 @@ def _gguf_leftovers(file, config):
     "Return tensors of a GGUF file that transformers drops without a word; those of experts have names of their own there."
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
-    with torch.device("meta"): known = get_gguf_hf_weights_map(AutoModel.from_config(config), TensorProcessor(config={}))
+    with torch.device("meta"):
+        known = get_gguf_hf_weights_map(AutoModel.from_config(config), TensorProcessor(config={}))
     return [tensor.name for tensor in GGUFReader(file).tensors if tensor.name not in known and "_exps." not in tensor.name]
 
 def _load_layers(path, config, count, **options):
@@ -810,9 +811,11 @@ def _load_layers(path, config, count, **options):
     whole, where = config.num_hidden_layers, Path(path, options.get("subfolder") or "")
     config.num_hidden_layers = count
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
+    if "gguf_file" in options:
+        file = where / options["gguf_file"]
+        check_unread(file, _gguf_leftovers(file, config), "text_encoder", range(count, whole))
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
-    if "gguf_file" in options: check_unread(where / options["gguf_file"], _gguf_leftovers(where / options["gguf_file"], config), "text_encoder", range(count, whole))
     adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
     loader, source = AutoModel, path
     if (weights := _own_weights(where, range(count, whole), config, options)) is not None:

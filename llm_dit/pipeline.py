@@ -234,7 +234,8 @@ class ZImagePipeline:
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
-        if not Path(path).is_dir(): path = find_model(hub_folder(path, parts, **config.hub_options()), tuple(parts)) # looked at like any folder
+        if not Path(path).is_dir(): # then it is looked at like any folder
+            path = find_model(hub_folder(path, parts, **config.hub_options()), tuple(parts))
         config = replace(config, like=config.like or path)
         sources = {part: path if value is None else resolve_model(value) for part, value in dict(transformer=transformer, vae=vae).items() if value is None or isinstance(value, (str, Path))}
         for source in sources.values(): check_path(source)
