@@ -138,6 +138,9 @@ class EncodingOutput:
     encoded: list[dict[int, str]] | None = None # per prompt and layer a fingerprint of what the encoder made; taken when the object is first made
 
     def __post_init__(self):
+        for x in self.embeddings:
+            if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+                raise TypeError(f"An embedding is {show_value(x)}: expected a tensor of floats (tokens, dim); torch.as_tensor(…).float() makes one.")
         if self.encoded is None:
             object.__setattr__(self, "encoded", [self._fingerprints(i) for i in range(len(self.embeddings))])
         lengths = {name: len(getattr(self, name)) for name in _PER_PROMPT}

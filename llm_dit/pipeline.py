@@ -732,8 +732,8 @@ class ZImagePipeline:
         if self.cache_threshold is not None: _forget_blocks(parts.transformer, loop.steps)
         if image: start = dict(image=image, strength=strength, generator=torch.Generator("cpu").manual_seed(seeds[0]))
         else: start = dict(height=height, width=width, latents=draw_latents(seeds, height, width, parts.transformer.in_channels) if noise is None else noise.clone())
-        avoided = None if None in negatives else [negative.embedding.to(self.device) for negative in negatives]
-        made = pipe(prompt_embeds=[x.to(self.device) for x in embeddings], negative_prompt_embeds=avoided, callback_on_step_end=loop.after_step, output_type="latent" if kind == "latent" else "np", **start, **arguments).images
+        avoided = None if None in negatives else [_sent_to(self.device, negative.embedding) for negative in negatives]
+        made = pipe(prompt_embeds=[_sent_to(self.device, x) for x in embeddings], negative_prompt_embeds=avoided, callback_on_step_end=loop.after_step, output_type="latent" if kind == "latent" else "np", **start, **arguments).images
         finite = made.isfinite().all() if kind == "latent" else np.isfinite(made).all()
         if not finite: self._explain_non_finite()
         images = _as_kind(made, kind, pipe.image_processor)
@@ -869,6 +869,10 @@ def _adapters(transformer):
     return list(getattr(transformer, "peft_config", None) or {})
 
 def _name(dtype): return str(dtype).removeprefix("torch.")
+
+def _sent_to(device, x):
+    "Return an embedding where the transformer is; its layers take no float64."
+    return x.to(device, torch.float32 if x.dtype == torch.float64 else x.dtype)
 
 def _as_place(device, dtype, pipeline):
     "Return a device and a dtype that can be used here, for those that are not given the pipeline's own."
