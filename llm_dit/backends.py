@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'QUANTIZATIONS', 'TextEncoderBackend', 'IncrementalBackend', 'FreeableBackend', 'layers_needed',
-           'PromptTokenizer', 'resolve_model', 'component_subfolders', 'BackendConfig', 'best_device', 'best_dtype',
-           'quantization_options', 'first_layers', 'PromptTooLongError', 'SmallerBatchesWarning', 'NonFiniteError',
-           'TransformersBackend', 'is_finite', 'non_finite_tensor', 'refuse_non_finite']
+           'PromptTokenizer', 'resolve_model', 'component_subfolders', 'BackendConfig', 'without_idle_revision',
+           'best_device', 'best_dtype', 'quantization_options', 'first_layers', 'PromptTooLongError',
+           'SmallerBatchesWarning', 'NonFiniteError', 'TransformersBackend', 'is_finite', 'non_finite_tensor',
+           'refuse_non_finite']
 
 # %% ../nbs/04_backends.ipynb #e555b4fd
 from .versions import require
@@ -227,6 +228,17 @@ class BackendConfig:
         check_known(options, [field.name for field in fields(self)], "BackendConfig")
         return replace(self, **options)
 
+def without_idle_revision(
+    config: BackendConfig, # how a model is loaded
+    *models: Any, # where its parts come from; what is loaded already does not count
+) -> BackendConfig: # the same, without a revision that nothing reads
+    "Warn of a `revision` if no part comes from the Hub."
+    named = [each for each in models if isinstance(each, (str, Path))]
+    if config.revision is None or any(not Path(resolve_model(each)).exists() for each in named):
+        return config
+    warnings.warn(f"revision={config.revision!r} has no effect on a model that is on this machine; leave it out.", UserWarning, stacklevel=caller_level())
+    return replace(config, revision=None)
+
 def best_device(
     device: str | torch.device | None = None, # a device to insist on
 ) -> torch.device: # the device asked for, else CUDA, else MPS, else CPU
@@ -346,6 +358,7 @@ class TransformersBackend:
     ) -> "TransformersBackend":
         "Load tokenizer and text encoder, and of the latter only the layers up to `hidden_layer`."
         config = (config or BackendConfig()).with_options(**options)
+        config = without_idle_revision(config, model)
         device = best_device(config.device)
         dtype = best_dtype(config.dtype, device)
         with _refuse_own_code(model):

@@ -242,10 +242,13 @@ class EncodingOutput:
         return f"<div>{'<hr>'.join(map(_card, self[:8]))}{more}</div>"
 
     def save(self,
-        path: str | Path, # where to write, usually `*.safetensors`
+        path: str | Path, # where to write: `*.safetensors`
     ) -> Path: # the file that was written
         "Write embeddings and token ids as safetensors, everything else as JSON in its header."
-        return write_file(as_path(path, "path"), self.to_bytes())
+        path = as_path(path, "path")
+        if path.suffix.lower() != ".safetensors":
+            raise ValueError(f"path={str(path)!r}: expected a name that ends in .safetensors, which is what is written.")
+        return write_file(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         "What `save` writes into its file."

@@ -39,7 +39,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
-    best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
+    best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model,
+    without_idle_revision)
 from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_callback, check_changes, check_latents, check_names, check_output_type,
     check_sigmas, draw_from)
 from .encoder import Prompt, ZImageTextEncoder
@@ -223,7 +224,7 @@ class ZImagePipeline:
     ) -> "ZImagePipeline":
         "Load a whole model: text encoder by this package, transformer, VAE and scheduler by diffusers."
         check_known(options, [*_LOADING_NAMES, *(field.name for field in fields(BackendConfig))], "from_pretrained")
-        config = (config or BackendConfig()).with_options(**options)
+        config = without_idle_revision((config or BackendConfig()).with_options(**options), model, text_encoder, transformer, vae)
         _check_options(attention_backend, cache_threshold, compile)
         check_given(**{part: given for part, given in dict(transformer=transformer, vae=vae).items() if not isinstance(given, (str, Path))})
         parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
@@ -370,7 +371,7 @@ class ZImagePipeline:
         num_inference_steps: int | None = None, # evaluations of the transformer; the loaded model's own number if not given (`defaults`)
         guidance_scale: float | None = None, # as diffusers counts: 0 is off; the loaded model's own if not given (`defaults`)
         negative_prompt: str | Sequence[str] | None = "", # what to steer away from, if guidance is on; a list has one for each prompt
-        cfg_normalization: bool | float = False, # limit the norm of the guided step to that of the unguided one, times this; as in diffusers
+        cfg_normalization: float | bool = False, # limit the norm of the guided step to that of the unguided one, times this; as in diffusers
         cfg_truncation: float = 1.0, # share of the way after which guidance stops, from 0 to 1; as in diffusers
         sigmas: Sequence[float] | None = None, # noise levels in place of evenly spaced ones, from 1 down, before the shift
         hidden_layer: int = -2, # the hidden state that conditions the image
