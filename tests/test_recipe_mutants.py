@@ -106,6 +106,23 @@ def test_switches_that_are_not_at_their_defaults():
         torch.backends.cudnn.deterministic = False
 
 
+def test_autocast_is_a_switch():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert rounding_switches() == {"autocast of cpu": "bfloat16"}
+    assert rounding_switches() == {}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="this torch has the older switches only")
+def test_newer_switches_are_named_one_by_one(monkeypatch):
+    def refuse():
+        raise RuntimeError("the newer switches were used")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    said = rounding_switches()["float32_matmul_precision"].split(", ")
+    assert [one.split()[0] for one in said] == ["cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"]
+    assert said[2].split()[1] == torch.backends.mkldnn.matmul.fp32_precision
+
+
 # ---- what a recipe may hold
 
 WRONG = [
