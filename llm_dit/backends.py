@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from importlib.resources import files
@@ -44,13 +43,14 @@ from transformers.utils import cached_file, logging
 
 from .embedding_cache import EmbeddingCache, embedding_key, weights_fingerprint
 from .encoding import EncodingOutput, TruncationWarning, token_spans
+from .fingerprints import foreign_hooks
 from .foreign_syntax import caller_level
 from .formatter import FormattedPrompt
 from .long_prompts import SHORTEN, join_windows, windows
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
-from .values import as_int, as_ints, is_several, show_value
+from .values import as_int, as_ints, check_known, is_several, show_value
 from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer, hub_folder
 from .stored_weights import check_unread, float8_block, is_left_out, is_read_here, is_scaled, read_weights
 from .weight_files import (IncompleteModelError, IncompleteWeightsError, check_component, check_file_dtypes, check_loaded, check_tokenizer, read_json,
@@ -161,7 +161,7 @@ def resolve_model(
     if here:
         read = "this package's own checkpoint" if Path(known).is_dir() else f"the folder {model} here"
         other = f"'./{model}'" if Path(known).is_dir() else f"{known!r}"
-        warnings.warn(f"{model!r} is a short name and also a model's folder here; {read} is read, write {other} for the other.", UserWarning, stacklevel=3)
+        warnings.warn(f"{model!r} is a short name and also a model's folder here; {read} is read, write {other} for the other.", UserWarning, stacklevel=caller_level())
     if known is not None and not (here and not Path(known).is_dir()):
         return known
     if isinstance(model, Path) and not Path(path).exists():
@@ -224,10 +224,7 @@ class BackendConfig:
         **options: Any, # fields to change
     ) -> "BackendConfig":
         "A copy in which some options are others; a `TypeError` that names the nearest option where there is none of that name."
-        known = [field.name for field in fields(self)]
-        for name in options.keys() - set(known):
-            near = get_close_matches(name, known, n=1)
-            raise TypeError(f"There is no option {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}."))
+        check_known(options, [field.name for field in fields(self)], "BackendConfig")
         return replace(self, **options)
 
 def best_device(
@@ -465,10 +462,10 @@ class TransformersBackend:
 
     def _notice_changed_weights(self):
         "Weights that were changed in place give other hidden states: torch counts changes, and what was kept before counts no more."
-        changes = _count_changes(self.model)
+        changes = _count_changes(self.model), foreign_hooks(self.model)
         if changes == self._changes: return
         self._changes = changes
-        self._fingerprint = weights_fingerprint(self.model) if self.config.cache_folder else str(changes)
+        self._fingerprint = weights_fingerprint(self.model) if self.config.cache_folder else str(changes[0])
         self.prefix_cache.clear()
 
     def _how(self, prompts, run):
@@ -480,7 +477,8 @@ class TransformersBackend:
 
     def _remembered(self, rows, wanted, run):
         "Hidden states of rows, from the cache where it has them; those of a single fresh row are kept apart from those of a batch, which may round otherwise."
-        if run == self._run_incremental or not (self.config.cache_bytes or self.config.cache_folder): return run(self._decoder(max(wanted)), rows, wanted)
+        kept = not foreign_hooks(self.model) and (self.config.cache_bytes or self.config.cache_folder)
+        if run == self._run_incremental or not kept: return run(self._decoder(max(wanted)), rows, wanted)
         def key(row, layer): return embedding_key(model_id=self.model_id, revision=self.config.revision, weights=self._fingerprint, input_ids=row, layer=layer,
                                                   dtype=self.dtype, method=f"{'alone' if len(rows) == 1 else 'batch'} {self.device.type}")
         keys = {row: {layer: key(row, layer) for layer in wanted} for row in rows}
@@ -617,7 +615,7 @@ class TransformersBackend:
         "Run one batch, padded on the right; a causal model needs no mask for that, since no token looks to its right."
         longest = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch], device=self.device)
-        with self._turns.lock: out = decoder(input_ids=ids, output_hidden_states=len(wanted) > 1, **cache_arguments(decoder, past))
+        with self._turns.lock, torch.autocast(self.device.type, enabled=False): out = decoder(input_ids=ids, output_hidden_states=len(wanted) > 1, **cache_arguments(decoder, past))
         states = {layer: out.hidden_states[layer] for layer in wanted} if len(wanted) > 1 else {wanted[0]: out.last_hidden_state}
         for layer, x in states.items():
             if not is_finite(x): self._explain_non_finite(decoder, layer, [x[i, :len(row)] for i, row in enumerate(batch)])

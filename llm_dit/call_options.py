@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSTEAD', 'METHODS_INSTEAD', 'OUTPUT_TYPES', 'CALLBACK_TENSORS', 'check_names', 'as_prompt_list', 'unpadded',
-           'as_encoding', 'as_seeds', 'as_negatives', 'check_output_type', 'check_callback', 'check_latents',
-           'check_sigmas', 'draw_from']
+           'as_encoding', 'as_seeds', 'as_negatives', 'check_output_type', 'check_callback', 'check_changes',
+           'check_latents', 'check_sigmas', 'draw_from']
 
 # %% ../nbs/05f_call_options.ipynb #9479bd1e
 from .versions import require
@@ -13,14 +13,15 @@ from .versions import require
 require("torch") # before it is imported
 
 # %% ../nbs/05f_call_options.ipynb #54fda809
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
 
 from .encoder import FORMAT_OPTIONS, as_prompts
 from .encoding import EncodingOutput
-from .values import as_float, as_int, as_ints, as_text, is_several, nearest_name, show_value
+from .values import as_float, as_int, as_ints, as_list, as_text, check_known, is_several, nearest_name, show_value
 
 # %% ../nbs/05f_call_options.ipynb #ca702826
 #: Arguments of diffusers' pipelines that are not taken, with what to use instead.
@@ -33,6 +34,17 @@ INSTEAD = {
     "prompt_embeds_mask": "the mask of prompt_embeds= is prompt_attention_mask=",
     "negative_prompt_embeds": "give the text as negative_prompt=",
     "max_sequence_length": "load the pipeline with max_length=, the tokens that a prompt may have",
+    "scheduler": "assign it, as in pipe.scheduler = …",
+    "sampler": "a scheduler is assigned, as in pipe.scheduler = …",
+    "eta": "a scheduler that draws noise is assigned, as in pipe.scheduler = …",
+    "device": "the device is chosen when the model is loaded, from_pretrained(model, device=…)",
+    "dtype": "the dtype is chosen when the model is loaded, from_pretrained(model, dtype=…)",
+    "model": "a model is loaded with from_pretrained(model)",
+    "lora": "a LoRA is loaded with load_lora(file, weight)",
+    "init_image": "the image to start from is image=",
+    "mask_image": "inpainting is not supported; image= is the image to start from",
+    "size": "the size is height= and width=",
+    "n": "the number of images per prompt is num_images=",
     "steps": "the number of steps is num_inference_steps=",
     "seeds": "seed= takes a list as well",
     "callback": "the callback is callback_on_step_end=, called after each step",
@@ -71,7 +83,7 @@ def check_names(
         if name in INSTEAD:
             raise TypeError(f"The pipeline takes no {name!r}: {INSTEAD[name]}.")
         if name not in FORMAT_OPTIONS:
-            raise TypeError(f"The pipeline takes no {name!r}; {nearest_name(name, [*known, *FORMAT_OPTIONS])}")
+            check_known([name], [*(each for each in known if each not in given), *FORMAT_OPTIONS], "The pipeline")
 
 # %% ../nbs/05f_call_options.ipynb #10fc8d66
 def as_prompt_list(
@@ -100,7 +112,14 @@ def unpadded(
     mask: Any, # `(prompts, tokens)`: 1 for a token, 0 for padding
 ) -> list[torch.Tensor]: # one `(tokens, dim)` tensor per prompt
     "Return the rows of a padded batch that are tokens, as diffusers' pipelines select them."
-    kept = torch.as_tensor(mask).bool()
+    rows = list(mask) if is_several(mask) else [mask]
+    try:
+        kept = torch.stack([torch.as_tensor(row) for row in rows]).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"prompt_attention_mask is {show_value(mask)}: expected (prompts, tokens), 1 for a token and 0 for padding.") from None
+    if not ((kept == 0) | (kept == 1)).all():
+        raise ValueError("prompt_attention_mask holds other values than 1 for a token and 0 for padding.")
+    kept = kept.bool()
     if not isinstance(embeds, torch.Tensor) or embeds.ndim != 3 or kept.shape != embeds.shape[:2] or not kept.any(1).all():
         shape = tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else show_value(embeds)
         raise ValueError(f"prompt_attention_mask has the shape {tuple(kept.shape)}, and prompt_embeds is {shape}: expected "
@@ -119,8 +138,11 @@ def as_encoding(
         if not isinstance(x, torch.Tensor) or x.ndim != 2 or not len(x) or not x.is_floating_point():
             raise TypeError(f"{name}[{i}] is {show_value(x) if not isinstance(x, torch.Tensor) else f'a tensor {tuple(x.shape)} of {x.dtype}'}: "
                             "expected one (tokens, dim) tensor of floats per prompt, without padding rows.")
+        if x.any() and not x[-1].any():
+            raise ValueError(f"{name}[{i}] ends with a row of zeros, which is padding: leave such rows out, or give prompt_attention_mask=.")
     if not rows:
         raise ValueError(f"{name} is empty; give at least one (tokens, dim) tensor.")
+    rows = [x.float() if x.dtype == torch.float64 else x for x in rows]
     unknown = {"input_ids": [torch.full((len(x),), -1) for x in rows], "tokens": [[""] * len(x) for x in rows], "texts": [""] * len(rows)}
     return EncodingOutput(
         embeddings=rows, **unknown, spans=[()] * len(rows), hidden_layer=-2, truncated=[False] * len(rows),
@@ -133,11 +155,11 @@ def as_seeds(
 ) -> tuple[list[int], list[torch.Generator] | None]: # seeds, and the generators to draw the noise from
     "Return seeds as integers, those of generators included."
     if generator is None:
-        seeds = _some(as_ints(seed, "seed"), "seed") if is_several(seed) else [as_int(seed, "seed")]
+        seeds = _some(as_ints(as_list(seed, "seed"), "seed"), "seed") if is_several(seed) else [as_int(seed, "seed")]
         return [as_int(each, "seed", -2**63, 2**64 - 1) for each in seeds], None
     if not _is_first(seed):
         raise TypeError("Both seed and generator are given; leave one of them out.")
-    several = list(generator) if isinstance(generator, (list, tuple)) else [generator]
+    several = as_list(generator, "generator") if is_several(generator) else [generator]
     for i, one in enumerate(several):
         if not isinstance(one, torch.Generator):
             raise TypeError(f"generator[{i}] is {show_value(one)}: expected a torch.Generator, as in torch.Generator('cpu').manual_seed(0).")
@@ -156,7 +178,7 @@ def as_negatives(
     count: int, # of prompts
 ) -> list[str]: # one per prompt
     "Return negative prompts, one per prompt; None is \"\"."
-    several = list(negative_prompt) if is_several(negative_prompt) else [negative_prompt] * count
+    several = as_list(negative_prompt, "negative_prompt") if is_several(negative_prompt) else [negative_prompt] * count
     if len(several) == 1:
         several = several * count
     if len(several) != count:
@@ -184,11 +206,40 @@ def check_callback(
     "Return the names of what a callback is given; one sentence if there is no such thing, or the callback cannot be called."
     if callback is not None and not callable(callback):
         raise TypeError(f"callback_on_step_end is {show_value(callback)}: expected a function of (pipe, step, timestep, tensors).")
+    if callback is not None and not _takes(callback, 4):
+        raise TypeError(f"callback_on_step_end {getattr(callback, '__name__', callback)!r} does not take four arguments: expected a function of "
+                        "(pipe, step, timestep, tensors).")
     names = list(tensors) if is_several(tensors) else [tensors]
     for name in names:
         if name not in CALLBACK_TENSORS:
             raise ValueError(f"callback_on_step_end_tensor_inputs has {show_value(name)}; {nearest_name(name, CALLBACK_TENSORS)}")
     return names
+
+def _takes(function, count):
+    "Whether a function can be called with so many arguments; yes if it does not say."
+    try:
+        signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # one of C
+        return True
+    return True
+
+def check_changes(
+    changes: Any, # what a callback returned
+) -> dict[str, torch.Tensor]: # empty for None
+    "Return the tensors that a callback puts in place of others; one sentence if it returned anything else."
+    if changes is None:
+        return {}
+    if not isinstance(changes, Mapping):
+        raise TypeError(f"callback_on_step_end returned {show_value(changes)}: expected None, or a dictionary of tensors such as {{'latents': …}}.")
+    known = ("latents", "prompt_embeds", "negative_prompt_embeds")
+    for name, value in changes.items():
+        if name not in known:
+            raise ValueError(f"callback_on_step_end returned {name!r}, which nothing reads; {nearest_name(name, known)}")
+        if name == "latents" and not isinstance(value, torch.Tensor):
+            raise TypeError(f"callback_on_step_end returned latents={show_value(value)}: expected a tensor.")
+    return dict(changes)
 
 def check_latents(
     latents: Any, # noise to start from, or None
@@ -210,9 +261,10 @@ def check_sigmas(
     sigmas: Any, # noise levels from 1 down, before the shift, or None
 ) -> tuple[float, ...]: # empty for None
     "Return noise levels as floats; one sentence if they do not go down from at most 1 to above 0."
-    if sigmas is None or is_several(sigmas) and not len(sigmas):
+    sigmas = as_list(sigmas, "sigmas") if is_several(sigmas) else sigmas
+    if sigmas is None or sigmas == []:
         return ()
-    levels = tuple(as_float(s, f"sigmas[{i}]") for i, s in enumerate(sigmas)) if is_several(sigmas) else None
+    levels = tuple(as_float(s, f"sigmas[{i}]") for i, s in enumerate(sigmas)) if isinstance(sigmas, list) else None
     if levels is None or not 0 < levels[-1] <= levels[0] <= 1 or any(a <= b for a, b in zip(levels, levels[1:])):
         raise ValueError(f"sigmas={sigmas!r}: expected noise levels that go down, from at most 1 to above 0, such as [1.0, 0.5].")
     return levels

@@ -220,9 +220,9 @@ def _parse_loras(typed: list[str] | None) -> list[tuple[str, float]]:
     return parsed
 
 def _open_image(path: Path | None) -> Any:
-    "Open an image to start from; None if no file is named."
-    from PIL import Image
-    return Image.open(path) if path else None
+    "Read an image to start from; None if no file is named."
+    from llm_dit.values import as_image
+    return as_image(path, "--image") if path else None
 
 # %% ../nbs/11_cli.ipynb #d17431d8
 def _load(kind: Any, given: dict, parameters: dict) -> Any:
@@ -291,6 +291,8 @@ def reproduce(
 ) -> None:
     "Make an image again from the recipe that it carries, with the model that the recipe names or the one given."
     from llm_dit.recipe import Recipe
+    if not file.exists():
+        raise FileNotFoundError(f"There is no file {file}; expected an image that llm-dit saved.")
     recipe = Recipe.from_image(file)
     if code:
         return typer.echo(recipe.to_code())

@@ -80,6 +80,7 @@ class Message:
 
 # %% ../nbs/00_conversation.ipynb #54123b7d
 _THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")  # the names that transformers treats alike
+_READ_KEYS = ("role", "content", *_THINKING_KEYS, "name", "id")  # a name and an id are no part of what is said
 
 def _message(item) -> Message:
     "A `Message` from an OpenAI-style dictionary, or one sentence."
@@ -91,6 +92,9 @@ def _message(item) -> Message:
     if item.get("tool_calls"):
         raise ConversationError("a message has 'tool_calls', expected text only: tools have no place in a picture's "
                                 "prompt; remove the key.")
+    if unread := [key for key, value in item.items() if value and key not in _READ_KEYS]:
+        raise ConversationError(f"a message has {unread[0]!r}, which is not read, expected 'role', 'content' and 'reasoning_content': "
+                                "remove the key.")
     thinking = next((item[k] for k in _THINKING_KEYS if item.get(k) is not None), None)
     return Message(item["role"], item["content"], thinking)
 

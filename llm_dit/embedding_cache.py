@@ -65,7 +65,7 @@ def weights_fingerprint(
         try: digest.update(hashlib.sha256(_value_bytes(x)).digest())
         except (RuntimeError, TypeError): unseen.append(name) # no values here (meta device), or a layout that cannot be read
     if unseen: warnings.warn(f"The fingerprint knows only name, shape and dtype of {len(unseen)} tensors whose values cannot be read, "
-                             f"such as {unseen[0]}; it will not notice when they change.", stacklevel=2)
+                             f"such as {unseen[0]}; it will not notice when they change.", stacklevel=caller_level())
     return digest.hexdigest()
 
 # %% ../nbs/03a_embedding_cache.ipynb #a1a0c833

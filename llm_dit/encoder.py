@@ -7,6 +7,8 @@ __all__ = ['Prompt', 'FORMAT_OPTIONS', 'as_prompts', 'ZImageTextEncoder']
 
 # %% ../nbs/05_encoder.ipynb #232eeff9
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from .embedding_cache import EmbeddingCache
 from .formatter import FormattedPrompt, Qwen3Formatter, Span, SpecialTokenError, format_prompt
 from .foreign_syntax import warn_of_foreign_syntax
 from .templates import Template, TemplateRegistry, load_template
-from .values import as_text, is_several, nearest_name, show_value
+from .values import as_bool, as_list, as_text, check_known, is_several, show_value
 
 # %% ../nbs/05_encoder.ipynb #a73e9077
 #: What a prompt may be: plain text, a conversation, or a chat string that is used as it is.
@@ -29,12 +31,16 @@ def as_prompts(
     "Return the prompts in what a caller gives; one sentence (`TypeError` or `ConversationError`) for anything else."
     if isinstance(prompt, (str, Conversation, FormattedPrompt)) or not is_several(prompt):
         return [_as_prompt(prompt, "prompt")]
-    several = list(prompt)
+    several = as_list(prompt, "prompt")
     if any(isinstance(one, Mapping) for one in several):
         return [Conversation.from_dicts(several)]
-    if several and all(isinstance(one, Message) for one in several):
+    if _is_talk(several):
         return [Conversation(several)]
     return [_as_prompt(one, f"prompt[{i}]") for i, one in enumerate(several)]
+
+def _is_talk(several):
+    "Whether a list holds messages alone."
+    return bool(several) and all(isinstance(one, Message) for one in several)
 
 def _as_prompt(prompt, name):
     "One prompt; a list is one only if it holds messages."
@@ -42,6 +48,8 @@ def _as_prompt(prompt, name):
         return prompt
     if isinstance(prompt, (list, tuple)) and any(isinstance(one, Mapping) for one in prompt):
         return Conversation.from_dicts(prompt)
+    if isinstance(prompt, (list, tuple)) and _is_talk(prompt):
+        return Conversation(prompt)
     if is_several(prompt) or not isinstance(prompt, str) and not hasattr(prompt, "item"):
         raise TypeError(f"{name} is {show_value(prompt)}: expected text, a Conversation, or a list of messages such as "
                         "[{'role': 'user', 'content': '…'}]; several prompts stand in one list.")
@@ -70,6 +78,7 @@ class ZImageTextEncoder:
         **options: Any, # fields of `BackendConfig`, such as device="cpu" or max_length=1024
     ) -> "ZImageTextEncoder":
         "Load only the text encoder of a model."
+        check_known(options, ["model", "templates", "config", "formatter", *(field.name for field in fields(BackendConfig))], "from_pretrained")
         return cls(TransformersBackend.from_pretrained(model, config, **options), templates, formatter)
 
     @property
@@ -94,6 +103,7 @@ class ZImageTextEncoder:
         "The exact chat strings of prompts, without running the model."
         prompts = as_prompts(prompt)
         if not prompts: raise ValueError("There is no prompt: the list is empty; give at least one.")
+        enable_thinking = None if enable_thinking is None else as_bool(enable_thinking, "enable_thinking")
         choices = dict(system=system, thinking=thinking, assistant=assistant, enable_thinking=enable_thinking)
         template = self.find_template(template)
         warn_of_foreign_syntax([text for one in prompts for text in _user_texts(one)], foreign_syntax)
@@ -123,11 +133,13 @@ class ZImageTextEncoder:
         return concatenate([self.backend.encode([text], hidden_layer=hidden_layer) for text in self.format(prompt, **options)])
 
     def find_template(self,
-        template: str | Template | None, # name, path of a Markdown file, or a template already loaded
+        template: str | Path | Template | None, # name, path of a Markdown file, or a template already loaded
     ) -> Template | None:
         "The template of a name; a name that ends in .md is a file."
-        if not isinstance(template, str): return template
-        return load_template(template) if template.endswith(".md") else self.templates[template]
+        if template is None or isinstance(template, Template): return template
+        if isinstance(template, PathLike): return load_template(template)
+        name = as_text(template, "template")
+        return load_template(name) if name.endswith(".md") else self.templates[name]
 
     @property
     def cache(self) -> EmbeddingCache:
@@ -167,10 +179,8 @@ FORMAT_OPTIONS = ("template", "system", "thinking", "assistant", "enable_thinkin
 
 def _check_options(options):
     "Refuse an option that `format` has not, with the name of the nearest."
-    for name in options:
-        if name not in FORMAT_OPTIONS:
-            near = nearest_name(name, [*FORMAT_OPTIONS, "hidden_layer", "layers", "incremental"])
-            raise TypeError(f"There is no option {name!r} for encoding a prompt; {near}")
+    own = () if set(options) <= set(FORMAT_OPTIONS) else ("hidden_layer", "layers", "incremental")
+    check_known(options, [*FORMAT_OPTIONS, *own], "Encoding a prompt")
 
 def _user_texts(prompt):
     "What the user says in a prompt that is formatted here; a formatted one was looked at before."

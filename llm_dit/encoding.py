@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['describe_tensor', 'TokenSpan', 'token_spans', 'pool_dimensions', 'color_limit', 'token_strip', 'TruncationWarning',
-           'EncodingOutput', 'concatenate', 'align_tokens']
+           'EncodingOutput', 'concatenate', 'check_encoding', 'align_tokens']
 
 # %% ../nbs/03_encoding.ipynb #61e278da
 from .versions import require
@@ -16,7 +16,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from html import escape
@@ -30,7 +30,7 @@ from safetensors.torch import save as to_safetensors
 
 from .files import write_file
 from .formatter import LABEL_COLORS, FormattedPrompt, Span
-from .values import as_float, as_int, as_ints, as_path, show_value
+from .values import as_float, as_int, as_ints, as_path, show_value, short_name
 
 # %% ../nbs/03_encoding.ipynb #3d881e61
 def describe_tensor(
@@ -154,6 +154,7 @@ class EncodingOutput:
     def __getitem__(self, i: int | slice) -> "EncodingOutput":
         "One prompt (integer) or several (slice), again as an `EncodingOutput`."
         if not isinstance(i, slice):
+            i = as_int(i, "the number of the prompt")
             if not -len(self) <= i < len(self): raise IndexError(f"Prompt {i} of {len(self)}: expected {-len(self)} to {len(self) - 1}.")
             i = slice(i, i + 1 or None)
         return replace(self, layers={layer: states[i] for layer, states in self.layers.items()}, **{name: getattr(self, name)[i] for name in _PER_PROMPT})
@@ -210,6 +211,12 @@ class EncodingOutput:
         device: str | torch.device, # "cpu", "cuda" …
     ) -> "EncodingOutput": # a copy
         "All embeddings on a device; token ids stay on the CPU."
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError(f"device is {show_value(device)}: expected a device, such as 'cpu' or 'cuda:0'.")
+        try:
+            device = torch.device(device)
+        except RuntimeError:
+            raise ValueError(f"device={device!r}: torch knows no such device; expected for example 'cpu' or 'cuda:0'.") from None
         def moved(states): return [x.to(device) for x in states]
         return replace(self, embeddings=moved(self.embeddings), layers={layer: moved(states) for layer, states in self.layers.items()})
 
@@ -244,7 +251,8 @@ class EncodingOutput:
     def _tensors_and_metadata(self):
         lists = {**{name: getattr(self, name) for name in _TENSORS}, **{f"layer_{layer}": states for layer, states in self.layers.items()}}
         tensors = _in_memory_of_their_own({f"{name}.{i}": x.detach().cpu().contiguous() for name, xs in lists.items() for i, x in enumerate(xs)})
-        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "model_id", "num_layers", "history", "encoded")}
+        rest = {f: getattr(self, f) for f in ("tokens", "spans", "hidden_layer", "truncated", "num_layers", "history", "encoded")}
+        rest["model_id"] = short_name(self.model_id) if self.model_id else "" # a path says who works where
         return tensors, {"llm_dit_encoding": json.dumps({**rest, "texts": [_text_to_json(text) for text in self.texts], "kept": list(self.layers)})}
 
     @classmethod
@@ -314,11 +322,22 @@ def concatenate(
     return replace(encodings[0], layers=layers, history=tuple(dict.fromkeys(what for e in encodings for what in e.history)), **lists)
 
 # %% ../nbs/03_encoding.ipynb #244a79dd
+def check_encoding(
+    value: EncodingOutput, # what was given
+    name: str, # of the argument, for the error
+) -> EncodingOutput: # the same
+    "Return an encoding; `TypeError` for anything else."
+    if not isinstance(value, EncodingOutput):
+        raise TypeError(f"{name} is {show_value(value)}: expected an EncodingOutput; encode the text first.")
+    return value
+
 def align_tokens(
     a: EncodingOutput, # one prompt
     b: EncodingOutput, # another
 ) -> list[tuple[int | None, int | None]]: # pairs of indices, in order; None where the other has no such token
     "Pair the tokens that two encodings have in common: those of equal id, as pieces of a character have no text of their own."
+    for one, name in ((a, "a"), (b, "b")):
+        check_encoding(one, name).embedding  # one prompt, or a ValueError
     first, second = (list(zip(one.input_ids[0].tolist(), one.tokens[0])) for one in (a, b))
     pairs = []
     for what, i, i_end, j, j_end in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
@@ -362,8 +381,7 @@ def compare(self,
 ) -> "pandas.DataFrame": # columns token_a, token_b, index_a, index_b, label, cosine, norm_a, norm_b, norm_ratio (b / a), distance (Euclidean)
     "This prompt (a) and another (b), a row per pair of tokens; NaN where only one of them has the token."
     import pandas
-    if not isinstance(other, EncodingOutput):
-        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
+    check_encoding(other, "other")
     self.embedding, other.embedding  # one prompt each, or a ValueError
     both = _all_tokens(self, other)
     rows = [[-1 if i is None else i for i in side] for side in zip(*align_tokens(self, other))]
@@ -384,8 +402,7 @@ def similarity(self,
     other: EncodingOutput, # from the same text encoder
 ) -> float: # -1 … 1
     "The cosine between the two vectors that are the means over all tokens of each encoding."
-    if not isinstance(other, EncodingOutput):
-        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
+    check_encoding(other, "other")
     a, b = (x.mean(0).detach().cpu().double() for x in _all_tokens(self, other))
     return float(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
 
@@ -501,8 +518,7 @@ def blend(self,
     align: str = "tokens", # "tokens", "position" or "mean"
 ) -> EncodingOutput: # the tokens of this one
     "Mix another encoding in: (1 - weight) of this one and weight of the other where tokens are paired; unpaired tokens stay."
-    if not isinstance(other, EncodingOutput):
-        raise TypeError(f"other is {show_value(other)}: expected an EncodingOutput; encode the text first.")
+    check_encoding(other, "other")
     weight = _number(weight, "weight", finite=True)
     if len(self) != len(other): raise ValueError(f"{len(self)} prompts and {len(other)}: expected equal counts; choose prompts, as in encoding[0].")
     if align not in ("tokens", "position", "mean"): raise ValueError(f"align={align!r}: expected 'tokens', 'position' or 'mean'.")
@@ -522,6 +538,7 @@ def blend_layers(self,
     match_norms: bool = False, # whether each layer's tokens first get the norms that they have here
 ) -> EncodingOutput: # as this one, `hidden_layer` included
     "The weighted sum of layers of the same pass."
+    if not isinstance(weights, Mapping): raise TypeError(f"weights is {show_value(weights)}: expected a dictionary layer → weight, as in blend_layers({{-2: 0.7, -5: 0.3}}).")
     if not weights: raise ValueError("weights={}: expected at least one layer, as in blend_layers({-2: 0.7, -5: 0.3}).")
     def part(x, y): return torch.nn.functional.normalize(_wide(y), dim=1) * _wide(x).norm(dim=1, keepdim=True) if match_norms else _wide(y)
     weights = {as_int(i, "layer"): as_float(weight, f"weights[{i}]") for i, weight in weights.items()}

@@ -37,14 +37,15 @@ from .encoder import ZImageTextEncoder
 from .encoding import EncodingOutput
 from .files import write_file
 from .formatter import FormattedPrompt
-from .fingerprints import module_config
+from .foreign_syntax import caller_level
+from .fingerprints import foreign_hooks, module_config
 from .metrics import summarize
 from .pipeline import ZImagePipeline
 from .plots import contact_sheet as sheet_of, xy_grid
 from .recipe import hash_image, installed_versions, rounding_switches
 from .store import Store, content_key
 from .templates import Template
-from .values import as_float, as_image, as_int, as_text, is_several, nearest_name, show_value
+from .values import as_bool, as_float, as_image, as_int, as_list, as_text, is_several, nearest_name, short_name, show_value
 
 # %% ../nbs/09b_experiments.ipynb #344ebe90
 #: Arguments of `ZImageTextEncoder.encode` that a cell may have.
@@ -81,14 +82,11 @@ def _template(value, name):
     "Return a template, or its name."
     return value if isinstance(value, Template) else as_text(value, name)
 
-def _switch(value, name):
-    "Return True or False, also where NumPy says it."
-    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
-    if not isinstance(plain, bool):
-        raise TypeError(f"{name} is {show_value(value)}: expected True or False.")
-    return plain
+def _image(value, name):
+    "Return an image; its warning points at the caller's line."
+    return as_image(value, name, stacklevel=caller_level() + 1)
 
-_AS = {"prompt": _prompt, "template": _template, "enable_thinking": _switch, "image": as_image}
+_AS = {"prompt": _prompt, "template": _template, "enable_thinking": as_bool, "image": _image}
 _AS |= dict.fromkeys(("system", "thinking", "assistant", "special_tokens", "negative_prompt"), as_text)
 _AS |= dict.fromkeys(("hidden_layer", "seed", "height", "width", "num_inference_steps"), as_int)
 _AS |= dict.fromkeys(("guidance_scale", "strength"), as_float)
@@ -257,7 +255,8 @@ def _about_encoder(encoder):
     options = {name: getattr(config, name) for name in ("revision", "on_overflow", "quantization", "pack_weights") if hasattr(config, name)}
     weights = backend.weights_fingerprint() if hasattr(backend, "weights_fingerprint") else weights_fingerprint(backend.model) if hasattr(backend, "model") else None
     options |= {"config": _config_hash(backend.model)} if hasattr(backend, "model") else {}
-    return dict(model=backend.model_id, weights=weights, rounding=rounding_switches(), dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
+    options |= {"hooks": hooks} if hasattr(backend, "model") and (hooks := foreign_hooks(backend.model)) else {}
+    return dict(model=short_name(backend.model_id), weights=weights, rounding=rounding_switches(), dtype=str(backend.dtype).removeprefix("torch."), device=str(backend.device).split(":")[0], max_length=backend.max_length, **options)
 
 def _transformer_weights(parts):
     "The fingerprint of the transformer's weights; of their files, where diffusers streams them from a disk and has none in memory."
@@ -350,6 +349,7 @@ def plan(self,
     "What a run would have to do; nothing is computed."
     pipeline = model if isinstance(model, ZImagePipeline) else None
     if not isinstance(model, (ZImageTextEncoder, ZImagePipeline)): raise TypeError(f"{type(model).__name__} cannot run a sweep; expected a ZImageTextEncoder or a ZImagePipeline.")
+    pictures = None if pictures is None else as_bool(pictures, "pictures")
     if pictures and not pipeline: raise ValueError("pictures=True: a text encoder makes none; give a ZImagePipeline.")
     pictures = bool(pipeline) if pictures is None else pictures
     plan = SweepPlan(self, model, store if isinstance(store, Store) else Store(store), pictures, embeddings or pictures, retry_failed, _about(model, pictures))
@@ -375,7 +375,10 @@ def _planned(plan, cell):
     except Exception as e: # whatever is wrong with a cell is written into its row
         return dict(encoding=None, picture=None, error=_sentence(e), identity=dict(kind="cell", arguments={name: _plain(value) for name, value in cell.items()}, versions=plan.about["versions"]))
 
-def _sentence(error): return f"{type(error).__name__}: {' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())}"
+def _sentence(error):
+    "Return an error as it is stored: on one line, and without the name of the user."
+    said = str(error.args[0] if isinstance(error, KeyError) and error.args else error).replace(str(Path.home()), "~")
+    return f"{type(error).__name__}: {' '.join(said.split())}"
 
 # %% ../nbs/09b_experiments.ipynb #6dfbcb88
 def _done(store, key, files):
@@ -467,7 +470,7 @@ def run(self,
     A cell that fails becomes a row with its error; the others go on. Ctrl+C raises `SweepInterrupted`, a
     `KeyboardInterrupt`: what was finished is stored, and the same call goes on from there.
     """
-    if texts_per_call < 1: raise ValueError(f"texts_per_call={texts_per_call}: expected at least 1.")
+    texts_per_call = as_int(texts_per_call, "texts_per_call", 1)
     executor, plan = _executor(executor), None
     store = store if isinstance(store, Store) else Store(store)
     try:
@@ -577,6 +580,7 @@ class Results:
 
     def _file(self, i, kind):
         "Path of an embedding or picture; `ValueError` where there is none."
+        i = as_int(i, "the number of the cell")
         if not -len(self) <= i < len(self): raise IndexError(f"Cell {i} of {len(self)}: expected {-len(self)} to {len(self) - 1}.")
         path, error = self._frame[kind].iloc[i], self._frame.error.iloc[i]
         if path is None: raise ValueError(f"Cell {i} has no {kind}: {(error or ('only text was encoded' if kind == 'picture' else 'embeddings were not kept') + ' in this sweep').rstrip('.')}.")
@@ -627,7 +631,8 @@ def _outcome(store, planned):
 def _rows(self, fixed, *axes):
     "Numbers of the cells that have some values; `ValueError` where an argument is not in the sweep, or no cell has the value."
     for name in (*fixed, *axes):
-        if name not in self.sweep.axes and name not in self.sweep.constants: raise ValueError(f"{name!r} is no argument of this sweep; expected one of {', '.join((*self.sweep.axes, *self.sweep.constants))}.")
+        if name not in (known := [*self.sweep.axes, *self.sweep.constants]): raise ValueError(f"{name!r} is not an argument of this sweep; {nearest_name(name, known)}")
+    fixed = {name: _value(name, value) for name, value in fixed.items()}
     rows = [i for i, cell in enumerate(self.sweep._cells) if all(_shown(cell.get(name)) == _shown(value) for name, value in fixed.items())]
     if not rows: raise ValueError(f"No cell has {', '.join(f'{name}={_shown(value)!r}' for name, value in fixed.items())}; it was not in the sweep.")
     return rows
@@ -670,7 +675,9 @@ def _measure(self, metric, of, *cells):
     "A metric of one or more cells; NaN where one of them has nothing to measure."
     if of not in ("embedding", "image"): raise ValueError(f"of={of!r}: expected 'embedding' or 'image'.")
     if any(self._frame["picture" if of == "image" else "embedding"].iloc[i] is None for i in cells): return float("nan")
-    return float(metric(*(getattr(self, of)(i) for i in cells)))
+    value = metric(*(getattr(self, of)(i) for i in cells))
+    try: return float(value)
+    except (TypeError, ValueError, RuntimeError): raise TypeError(f"metric returned {show_value(value)}: expected a number.") from None
 
 @_method_of(Results)
 def summary(self,
@@ -681,7 +688,9 @@ def summary(self,
     **options: float, # `repeats`, `level`, `seed` of `bootstrap`
 ) -> pd.DataFrame: # one row per group: mean, low, high, n
     "Means of groups of cells with bootstrap intervals."
-    self._rows({}, *([by] if isinstance(by, str) else by))
+    by = [by] if isinstance(by, str) else as_list(by, "by")
+    self._rows({}, *by)
+    if not isinstance(metric, str) and not callable(metric): raise TypeError(f"metric is {show_value(metric)}: expected a column of the table, or a function of an embedding or image.")
     if isinstance(metric, str): return summarize(self._frame, metric, by, over, **options)
     return summarize(self._frame.assign(value=[self._measure(metric, of, i) for i in range(len(self))]), "value", by, over, **options)
 
@@ -693,6 +702,7 @@ def compare(self,
     of: str = "embedding", # or "image"
 ) -> pd.DataFrame: # one row per cell that is no control: its arguments, `control` and `cell` (their numbers), and `value` (NaN where one of them failed)
     "Every cell against the one that differs from it in one argument only."
+    if not callable(metric): raise TypeError(f"metric is {show_value(metric)}: expected a function of two embeddings or images.")
     rows, others = self._rows({axis: control}, axis), [name for name in self.sweep.axes if name != axis]
     def same(i): return tuple(_shown(self.sweep._cells[i].get(name)) for name in others)
     controls = {same(i): i for i in rows}

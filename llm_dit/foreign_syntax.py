@@ -25,16 +25,26 @@ _SPLIT = "write sentences, as a prompt is read as a whole, or mix two encodings 
 _NUMBER = r"[+-]?(?:\d*\.\d+|[0-2])"
 #: Name of a syntax, pattern, and what to do instead.
 _SYNTAXES = [
-    ("a LoRA tag", re.compile(r"<(?:lora|lyco|hypernet):[^<>\n]+>", re.I), "load it with pipe.load_lora(file, weight)"),
+    ("a LoRA tag", re.compile(r"<(?:lora|lyco):[^<>\n]+>", re.I), "load it with pipe.load_lora(file, weight)"),
     ("a weight", re.compile(rf"\([^()\n]*[^\W\d][\w\s,'-]*(?<!\d):\s*{_NUMBER}\s*\)"), _PLAIN),
-    ("a weight", re.compile(r"\([^()\n]*[^\W\d][^()\n]*\)(?:\+{1,5}|-{2,5}|\d?\.\d+)(?![\w+-])"), _PLAIN),
-    ("a weight", re.compile(r"\(\([^()\n]*[^\W\d_][^()\n]*\)\)|\[\[[^\[\]\n|]*[^\W\d_][^\[\]\n|]*\]\](?!\()"), _PLAIN),
-    ("prompt editing", re.compile(r"\[[^\[\]\n:\"']*[^\W\d][^\[\]\n:\"']*:[^\[\]\n:\"']*:\s*(?:\d*\.\d+|\d+)\]"), _SEVERAL),
-    ("alternatives", re.compile(r"\{[^{}\n\"']*[^\W\d][^{}\n\"']*\|[^{}\n\"']*\}|\[[^\[\]\n\"'|]*[^\W\d][^\[\]\n\"'|]*\|[^\[\]\n\"']*\]"), _SEVERAL),
+    ("a hypernetwork tag", re.compile(r"<hypernet:[^<>\n]+>", re.I), "leave it out, as hypernetworks are not supported"),
+    ("a SwarmUI tag", re.compile(r"<(?:wildcard|random|alternate|fromto|repeat|segment|region|object|preset|setvar|var)(?:\[[^\[\]\n]*\])?:[^<>\n]+>"), _SEVERAL),
+    ("a weight", re.compile(r"(?<![\w\])])\([^()\n]*[^\W\d][^()\n]*\)(?:\+{1,5}|-{2,5}|\d?\.\d+)(?![\w+-])"), _PLAIN),
+    ("a weight", re.compile(r"(?<![\w+-])(?!notepad)[a-z]{3,}(?:\+{2,5}(?=[\s,.)]|$)|-{2,5}(?=,|$))"), _PLAIN),
+    ("a weight", re.compile(r"(?:^|(?<=[\s,]))\[(?!sic\]|citation)[a-z]{3,}(?:[ -][a-z]+)?\](?=[\s,.]|$)", re.M), _PLAIN),
+    ("a weight", re.compile(r"(?<![\w:])[^\W\d_]{2,}::-?(?:\d*\.)?\d+(?![\w:])|(?<!\S)-?\d*\.?\d+::[^:\n]+::"), _PLAIN),
+    ("a weight", re.compile(r"(?<![\w\])])\(\([^()\n]*[^\W\d_][^()\n]*\)\)|\[\[[^\[\]\n|]*[^\W\d_][^\[\]\n|]*\]\](?!\()"), _PLAIN),
+    ("a blend", re.compile(r"[)\"']\.(?:blend|and|swap)\("), "mix two encodings with blend"),
+    ("prompt editing", re.compile(r"(?<![\w\])])\[[^\[\]\n:\"']*[^\W\d][^\[\]\n:\"']*:\s*0?\.\d+\]"), _SEVERAL),
+    ("prompt editing", re.compile(r"(?<![\w\])])\[(?![^\]\n]*\d:\d\d:\d\d)[^\[\]\n:\"']*[^\W\d][^\[\]\n:\"']*:[^\[\]\n:\"']*:\s*(?:\d*\.\d+|\d+)\]"), _SEVERAL),
+    ("alternatives", re.compile(r"\{[^{}\n\"'<>=∈]*[^\W\d][^{}\n\"'<>=∈]*\|[^{}\n\"'<>=∈]*\}|\[[^\[\]\n\"'|]*[^\W\d][^\[\]\n\"'|]*\|[^\[\]\n\"']*\]"), _SEVERAL),
     ("a wildcard", re.compile(r"(?<![\w.`*])__(?!(?:\w*[A-Z]\w*)?__)[A-Za-z][\w/*-]*?__(?![\w.(`*])"), _SEVERAL),
-    ("a textual inversion", re.compile(r"(?<!\w)embedding:[\w./\\-]+"), "leave it out, as textual inversions are not supported"),
-    ("a Midjourney option", re.compile(r"(?<![\w-])--(?:ar|no|stylize|chaos|niji|iw|sref|cref)\b"), "pass height, width, negative_prompt … to the call"),
+    ("a variable", re.compile(r"(?<![\w$\\])\$(?:\{[A-Za-z_]\w*(?:=[^{}\n]*)?\}|[a-z][a-z_]{2,}\b(?![^\n$]*\$))"), _SEVERAL),
+    ("a textual inversion", re.compile(r"(?<!\w)embedding:[\w./\\-]+|<embed:[^<>\n]+>|<s\d+>"), "leave it out, as textual inversions are not supported"),
+    ("a Midjourney option", re.compile(r"(?<![\w-])--(?:(?:ar|aspect|no|stylize|chaos|niji|seed|style|weird|tile|sref|cref|oref)(?![\w-])|(?:v|s|q|c|w|iw|cw|sw|ow)\s+[\d.]+)"), "pass height, width, negative_prompt … to the call"),
+    ("the parameters of an image", re.compile(r"^Negative prompt:|\bSteps: \d+, \w+", re.M), "pass negative_prompt, num_inference_steps, seed … to the call"),
 ]
+_CODE = re.compile(r"`[^`\n]*`")
 _SEPARATOR = re.compile(r"(?<!\S)(?:BREAK|AND)(?=\s|,|$)")
 _DUNDERS = frozenset(
     f"__{name}__" for name in (
@@ -59,8 +69,8 @@ def _separators(text):
 def foreign_syntax(
     text: str,  # a prompt
 ) -> list[tuple[str, str, str]]:  # what was found, what it is called, and what to do instead
-    "Find the prompt syntax of A1111, ComfyUI, compel and Midjourney, each kind once; the text is not changed."
-    found = {}
+    "Find the prompt syntax of A1111, ComfyUI, compel, SwarmUI and Midjourney, each kind once; text in backticks is code."
+    found, text = {}, _CODE.sub("", text)
     for name, pattern, instead in _SYNTAXES:
         for match in pattern.finditer(text):
             if name not in found and not (name == "a wildcard" and _is_dunder(match.group())):

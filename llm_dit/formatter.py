@@ -206,7 +206,7 @@ def resolve_thinking(
     "The think block's content from the two ways to ask for one."
     if enable_thinking not in (None, True, False):
         raise ValueError(f"enable_thinking={enable_thinking!r}: expected True, False or None (nothing said).")
-    if enable_thinking is False and thinking is not None:
+    if enable_thinking is not None and not enable_thinking and thinking is not None:
         raise ThinkingConflictError(f"enable_thinking=False forbids a think block, but thinking={str(thinking)[:40]!r} asks for one: "
                                     "leave out one of the two.")
     return "" if enable_thinking and thinking is None else thinking

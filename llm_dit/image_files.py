@@ -16,6 +16,8 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from .values import as_path
+
 # %% ../nbs/01b_image_files.ipynb #5f28ce90
 #: Endings of files that can hold a recipe, and how Pillow writes them. WebP and TIFF keep every pixel; JPEG does not.
 IMAGE_FORMATS = {
@@ -31,7 +33,7 @@ def check_output(
     path: str | Path, # where an image is to be written
 ) -> Path: # the same
     "Return the path of an image to write; `ValueError` unless its ending names a format that can hold a recipe."
-    path = Path(path)
+    path = as_path(path, "path")
     if path.suffix.lower() in IMAGE_FORMATS:
         return path
     what = f"{path.suffix!r} files cannot hold a recipe" if path.suffix else f"{path.name!r} has no ending that names a format"

@@ -21,17 +21,16 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 
+from .values import as_float
 from .weight_files import IncompleteModelError, read_json, safetensors_header
 
 # %% ../nbs/05c_lora.ipynb #a19ec4cc
@@ -100,8 +99,8 @@ _UNSUPPORTED = {
     "lora_magnitude_vector": "DoRA",
     "lokr_t": "a Tucker decomposition (for convolutions)",
     "lora_mid": "a Tucker decomposition (for convolutions)",
-    "oft_": "OFT",
     "boft": "BOFT",
+    "oft_": "OFT",
     "vera_": "VeRA",
     "ia3_": "IA3",
     "on_input": "IA3",
@@ -214,9 +213,14 @@ class LoraWeights:
     left_out: tuple[str, ...] = ()  # tensors of a text encoder, which are not loaded
 
 
+_LARGEST = torch.finfo(torch.float32).max
+#: Starts of a LoRA, by peft's names, that also change the weights under it: its matrices belong to those.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
 def _positive(number: Any) -> bool:
     "Return whether something from a JSON file is a positive number."
-    return type(number) in (int, float) and math.isfinite(number) and number > 0
+    return type(number) in (int, float) and 0 < number <= _LARGEST
 
 
 class _AdapterConfig:
@@ -228,10 +232,19 @@ class _AdapterConfig:
             if values.get(name):
                 what = "DoRA" if name == "use_dora" else name
                 raise ValueError(f"{source}: its metadata asks for {what}, which is not supported; train or export it as a plain LoRA.")
+        start = values.get("init_lora_weights")
+        if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+            raise ValueError(
+                f"{source}: its metadata has init_lora_weights={start!r}, so it was trained on changed weights; "
+                "convert it to a plain LoRA with peft (path_initial_model_for_weight_conversion)."
+            )
+        for name, kind in (("rank_pattern", dict), ("alpha_pattern", dict), ("use_rslora", bool)):
+            if not isinstance(values.get(name), kind | None):
+                raise ValueError(f"{source}: its metadata has {name}={str(values[name])[:60]!r}; expected a {kind.__name__}.")
         alpha = values.get("lora_alpha", values.get("alpha"))
         self.alpha, self.rank = alpha, values.get("r")
         if values and not all(_positive(number) for number in (self.alpha, self.rank)):
-            noted = f"lora_alpha={alpha!r} and r={self.rank!r}"
+            noted = f"lora_alpha={alpha!r:.60} and r={self.rank!r:.60}"
             raise ValueError(f"{source}: its metadata has {noted}; expected two positive numbers.")
 
     def _by_name(self, patterns, layer, usual):
@@ -285,9 +298,12 @@ def _read_tensors(file: Path, source: str) -> tuple[dict[str, torch.Tensor], dic
 
 def _checked(name: str, tensor: torch.Tensor, kind: str, source: str) -> torch.Tensor:
     "Return a tensor in float32."
-    if not tensor.is_floating_point() and kind != "alpha":
+    whole = kind == "alpha" and not tensor.is_complex() and tensor.dtype != torch.bool
+    if not tensor.is_floating_point() and not whole:
         raise ValueError(f"{source}: {name} holds {tensor.dtype}; expected floating-point numbers.")
     tensor = tensor.float()
+    if tensor.shape[2:] == (1, 1):  # as for a convolution over one pixel, which is a matrix
+        tensor = tensor.flatten(1)
     if not torch.isfinite(tensor).all():
         raise ValueError(f"{source}: {name} has NaN or infinite numbers; the file is damaged.")
     if kind == "alpha":
@@ -523,10 +539,10 @@ def lora_weight(
     weight: Any,  # a number; scalars of numpy and torch are numbers too
 ) -> float:
     "Return how strongly a LoRA acts as a plain float; a `ValueError` for anything but a finite number."
-    value = weight.item() if isinstance(weight, (torch.Tensor, np.ndarray)) and weight.ndim == 0 else weight
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"weight={weight!r}: expected a finite number, such as 0.8.")
-    return float(value)
+    try:
+        return as_float(weight, "weight", -_LARGEST, _LARGEST)
+    except TypeError as e:
+        raise ValueError(str(e)) from None
 
 
 def lora_name(

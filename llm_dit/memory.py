@@ -7,6 +7,7 @@ __all__ = ['PARTS', 'QUANTIZED_BYTES', 'MEMORY', 'RESERVE', 'model_configs', 'em
            'MemoryPlan', 'MemoryWarning', 'memory_plans', 'choose_plan', 'advice', 'plan_table', 'available_bytes']
 
 # %% ../nbs/05b_memory.ipynb #55ba1028
+from .foreign_syntax import caller_level
 from .versions import require
 
 require("torch", "transformers", "diffusers") # before they are imported
@@ -246,7 +247,7 @@ def choose_plan(
         if memory not in named: raise ValueError(f"memory={memory!r}: expected 'auto', {', '.join(map(repr, named))}.")
         return named[memory]
     if fitting := [plan for plan in plans if plan.fits]: return fitting[0]
-    warnings.warn(f"No plan fits: the smallest, {plans[-1].memory!r}, needs {(plans[-1].peak + RESERVE) / 2**30:.1f} GiB, and {plans[-1].available / 2**30:.1f} are there; {advice(plans)}.", MemoryWarning, stacklevel=2)
+    warnings.warn(f"No plan fits: the smallest, {plans[-1].memory!r}, needs {(plans[-1].peak + RESERVE) / 2**30:.1f} GiB, and {plans[-1].available / 2**30:.1f} are there; {advice(plans)}.", MemoryWarning, stacklevel=caller_level())
     return plans[-1]
 
 def advice(
@@ -261,7 +262,7 @@ def plan_table(
 ) -> pd.DataFrame: # GiB at most in each phase, with what torch itself takes
     "Plans side by side."
     rows = {plan.memory: {**{phase: (sum(parts.values()) + RESERVE) / 2**30 for phase, parts in plan.phases.items()}, "main memory": plan.main_memory / 2**30, "fits": plan.fits} for plan in plans}
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 def available_bytes(
     device: str | torch.device, # "cuda", "mps", "cpu" …

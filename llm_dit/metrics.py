@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from .encoding import EncodingOutput, TruncationWarning, align_tokens
+from .values import as_float, as_int, as_list, check_known
 
 # %% ../nbs/09a_metrics.ipynb #168d3fe9
 def token_cosine(
@@ -163,6 +164,7 @@ def bootstrap(
     seed: int = 0, # of the drawing
 ) -> Interval:
     "The mean of some values and its percentile bootstrap interval."
+    repeats, level, seed = as_int(repeats, "repeats", 1), as_float(level, "level"), as_int(seed, "seed", 0)
     if not 0 < level < 1: raise ValueError(f"level={level}: expected a share between 0 and 1, such as 0.95.")
     x = np.asarray([float(value) for value in values])
     x = x[~np.isnan(x)]
@@ -190,7 +192,8 @@ def summarize(
     **options: float, # `repeats`, `level`, `seed` of `bootstrap`
 ) -> pd.DataFrame: # one row per group: mean, low, high and n; NaN where a group has no value
     "Means and bootstrap intervals of the groups of a table."
-    by = [by] if isinstance(by, str) else list(by)
+    by = [by] if isinstance(by, str) else as_list(by, "by")
+    check_known(options, ("repeats", "level", "seed"), "bootstrap")
     for name in (value, *by, *([over] if over else [])):
         if name not in table: raise ValueError(f"There is no column {name!r}; expected one of {', '.join(map(str, table.columns))}.")
     def one(group):

@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import fields, replace
 from importlib.util import find_spec
 from math import isfinite
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, RLock
@@ -39,21 +40,21 @@ from tqdm.auto import tqdm
 
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
     best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
-from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_callback, check_latents, check_names, check_output_type,
+from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_callback, check_changes, check_latents, check_names, check_output_type,
     check_sigmas, draw_from)
 from .encoder import Prompt, ZImageTextEncoder
 from .encoding import EncodingOutput, concatenate
 from .foreign_syntax import caller_level
 from .lora import LoadedLora, adapter_name, find_lora, lora_hash, lora_name, lora_weight, put_lora, read_lora, undone_on_error
 from .model_files import check_path, hub_folder
-from .model_parts import GenerationDefaults, find_model, generation_defaults, load_part
+from .model_parts import GenerationDefaults, check_given, check_pair, find_model, generation_defaults, load_part
 from .memory import MemoryPlan, available_bytes, choose_plan, memory_plans
-from .fingerprints import PartFingerprint
+from .fingerprints import PartFingerprint, foreign_hooks
 from .recipe import (Generation, Recipe, RecipeWarning, hash_ids, hash_image, hash_tensor, installed_versions,
-    rounding_switches, short_name)
+    rounding_switches)
 from .schedule import adapt_scheduler, check_scheduler, image_shift, linear_sigmas, noise_generators, scheduler_record, scheduler_shift
 from .templates import Template
-from .values import as_float, as_image, as_int, is_several
+from .values import as_float, as_image, as_int, as_list, as_path, check_known, is_several, short_name, show_value
 from .weight_files import weight_files
 
 # %% ../nbs/06_pipeline.ipynb #df2b2034
@@ -104,6 +105,8 @@ def check_length(
 def _as_encoder(source, config):
     "A text encoder from what a caller may give for one."
     if isinstance(source, ZImageTextEncoder): return source
+    if not isinstance(source, (str, Path, TextEncoderBackend)):
+        raise ValueError(f"text_encoder is a {type(source).__name__}; expected a folder, a file, a Hub id, a ZImageTextEncoder or a TextEncoderBackend.")
     return ZImageTextEncoder.from_pretrained(source, config=config) if isinstance(source, (str, Path)) else ZImageTextEncoder(source)
 
 def _assemble(path, config, dtype, transformer, vae):
@@ -189,6 +192,7 @@ class ZImagePipeline:
         quantization: str | None = None, # how the transformer was quantised, for the recipe
     ):
         _check_options(attention_backend, cache_threshold, compile)
+        check_pair(pipe.transformer, pipe.vae)
         wanted = pipe.transformer.config.cap_feat_dim
         if encoder.backend.embedding_dim != wanted:
             raise ValueError(f"The text encoder {encoder.backend.model_id} has hidden states of {encoder.backend.embedding_dim} numbers, but this transformer "
@@ -218,8 +222,10 @@ class ZImagePipeline:
         **options: Any, # fields of `BackendConfig`, such as device="cuda", dtype="bfloat16" or quantization="int8", which the transformer follows
     ) -> "ZImagePipeline":
         "Load a whole model: text encoder by this package, transformer, VAE and scheduler by diffusers."
+        check_known(options, [*_LOADING_NAMES, *(field.name for field in fields(BackendConfig))], "from_pretrained")
         config = (config or BackendConfig()).with_options(**options)
         _check_options(attention_backend, cache_threshold, compile)
+        check_given(**{part: given for part, given in dict(transformer=transformer, vae=vae).items() if not isinstance(given, (str, Path))})
         parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
         path, device = find_model(model, tuple(parts), **config.hub_options()), best_device(config.device)
         dtype = best_dtype(config.dtype, device)
@@ -473,8 +479,13 @@ class ZImagePipeline:
         strength: float = 0.6, # how much of that picture is replaced
     ) -> Recipe:
         "Return what an image would be made with, without making it; `ValueError` if it cannot have this size, or the recipe could not be read again."
-        image = _start_image(image)
-        num_inference_steps, guidance_scale = self._or_defaults(num_inference_steps, guidance_scale)
+        if not isinstance(encoding, EncodingOutput):
+            raise TypeError(f"encoding is {show_value(encoding)}: expected an EncodingOutput, as pipe.encoder.encode(prompt) makes one.")
+        image, strength, seed = _start_image(image), as_float(strength, "strength", 0, 1), as_int(seed, "seed", -2**63, 2**64 - 1)
+        steps, guidance = self._or_defaults(num_inference_steps, guidance_scale)
+        num_inference_steps, guidance_scale = as_int(steps, "num_inference_steps", 1), as_float(guidance, "guidance_scale", 0)
+        negative_prompt, = as_negatives(negative_prompt, 1)
+        _warn_of_no_effect(guidance_scale, [negative_prompt], {"cfg_normalization": False, "cfg_truncation": 1.0}, image, strength)
         height, width = self._size(height, width, image, strength)
         recipe = self._recipe(
             encoding, template=template, seed=seed, height=height, width=width, num_inference_steps=num_inference_steps,
@@ -514,7 +525,7 @@ class ZImagePipeline:
             "shift": scheduler_shift(self.scheduler), "scheduler": _plain_json(scheduler_record(self.scheduler)),
             "device": self.device.type, "dtype": _name(transformer.dtype), "quantization": self.quantization or _quantization_of(transformer),
             "vae_tiling": _tiles(vae, height, width), "attention_backend": self.attention_backend, "compile": self.compile,
-            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches(),
+            "cache_threshold": self.cache_threshold, "loras": _lora_records(self._loras), "rounding": rounding_switches() | _put_on(self.pipe, backend, height, width),
             "versions": installed_versions(*(name for name, needed in used.items() if needed)),
         }
 
@@ -539,16 +550,18 @@ class ZImagePipeline:
         encoding: EncodingOutput | None = None, # what conditioned it, if that was edited
         **options: Any, # `progress`, `callback_on_step_end`, `latents` if it started from the caller's noise
     ) -> Generation:
-        """Make the image of a recipe again: the same pixels on the same machine with the same versions.
+        """Make the image of a recipe again: the same pixels on the same machine with the same versions and, on a CPU, as many threads.
 
         Warns with a `RecipeWarning` if anything is not as the recipe names it: weights, scheduler, LoRAs, versions …
         `ValueError` if an input that the recipe does not hold is missing or another one, or its text gives other tokens.
         """
+        if isinstance(recipe, (str, PathLike)) and not as_path(recipe, "recipe").exists():
+            raise FileNotFoundError(f"There is no file {recipe}; expected an image that llm-dit saved.")
         if not isinstance(recipe, Recipe):
-            recipe = Recipe.from_image(recipe)
+            recipe = Recipe.from_image(as_path(recipe, "recipe") if isinstance(recipe, str) else recipe)
         image = _start_image(image)
-        if isinstance(options.get("latents"), torch.Tensor):
-            options["latents"] = _one_noise(options["latents"])
+        if options.get("latents") is not None:
+            options["latents"] = check_latents(options["latents"], (1, self.pipe.transformer.in_channels, recipe.height // 8, recipe.width // 8))
         _check_inputs(recipe, image, options)
         conditioning = self._conditioning(recipe, encoding)
         made = self(
@@ -561,7 +574,7 @@ class ZImagePipeline:
         made = replace(made, recipes=[replace(made.recipe, **kept)])
         if differs := recipe.unlike(made.recipe):
             what = ", ".join(f"{name} {now!r} instead of {then!r}" for name, (then, now) in differs.items())
-            warnings.warn(f"The image was made again with {what}; its pixels may differ.", RecipeWarning, stacklevel=2)
+            warnings.warn(f"The image was made again with {what}; its pixels may differ.", RecipeWarning, stacklevel=caller_level())
         return made
 
     def _conditioning(self, recipe, encoding):
@@ -605,7 +618,7 @@ class ZImagePipeline:
                 self._loras[name] = lora
                 self._set_loras()
         if read.left_out:
-            warnings.warn(f"{source} also holds {len(read.left_out)} tensors for a text encoder, such as {read.left_out[0]}; they are left out, since the text encoder takes no LoRA here.", UserWarning, stacklevel=2)
+            warnings.warn(f"{source} also holds {len(read.left_out)} tensors for a text encoder, such as {read.left_out[0]}; they are left out, since the text encoder takes no LoRA here.", UserWarning, stacklevel=caller_level())
         stack = ExitStack()
         stack.callback(self.unload_lora, name)
         return stack
@@ -762,10 +775,6 @@ def _check_inputs(recipe, image, options):
         remedy = f"give that as {name}=" if wanted else f"leave {name} out"
         raise ValueError(f"The recipe {start}, and {other}; {remedy}.")
 
-def _one_noise(latents):
-    "Return the caller's noise of one image as its fingerprint is taken: float32 `(1, channels, height / 8, width / 8)` on the CPU."
-    return (latents[None] if latents.ndim == 3 else latents).detach().to("cpu", torch.float32)
-
 def _check_encoding(recipe, encoding):
     "`ValueError` if an encoding is not the one that an image was made from."
     if len(encoding) != 1:
@@ -806,6 +815,18 @@ def _plain_json(record):
     "Return a record as JSON holds it."
     finite = {name: str(value) if isinstance(value, float) and not isfinite(value) else value for name, value in record.items()}
     return json.loads(json.dumps(finite, default=str))
+
+def _put_on(pipe, backend, height, width):
+    "What changes an image and is seen in no weight: hooks and attention of the caller, and tiles of other sizes."
+    parts = {"transformer": pipe.transformer, "vae": pipe.vae, "text_encoder": getattr(backend, "model", None)}
+    found = {part: foreign_hooks(module) for part, module in parts.items() if isinstance(module, torch.nn.Module)}
+    named = {f"hooks on the {part}": ", ".join(hooks) for part, hooks in found.items() if hooks}
+    if not _tiles(pipe.vae, height, width):
+        return named
+    vae, fresh = pipe.vae, pipe.vae.config.sample_size
+    tiles = (vae.tile_sample_min_size, vae.tile_latent_min_size, vae.tile_overlap_factor)
+    usual = (fresh, int(fresh / 2 ** (len(vae.config.block_out_channels) - 1)), 0.25) # as diffusers sets them
+    return named if tiles == usual else named | {"tiles of the vae": ", ".join(map(str, tiles))}
 
 def _lora_records(loras):
     "What a recipe says of the loaded LoRAs."
@@ -888,7 +909,7 @@ def _steps(steps, strength):
 
 def _side_by_side(prompt, template, seeds):
     "How many prompts there are, with a template and a seed for each; a single value stands for all."
-    given = {"prompts": prompt, "templates": list(template) if is_several(template) else [template], "seeds": seeds}
+    given = {"prompts": prompt, "templates": as_list(template, "template") if is_several(template) else [template], "seeds": seeds}
     for name, values in given.items():
         if not len(values):
             raise ValueError(f"There is no {name[:-1]}: the list is empty; give at least one.")
@@ -962,12 +983,12 @@ class _Loop:
     def after_step(self, pipe, step, timestep, tensors):
         self.bar.update()
         before = _versions(tensors) if self.callback else None
-        changed = self.callback(pipe, step, timestep, tensors) if self.callback else None
-        if self.callback and _versions({**tensors, **(changed or {})}) != before:
+        changed = check_changes(self.callback(pipe, step, timestep, tensors)) if self.callback else {}
+        if self.callback and _versions({**tensors, **changed}) != before:
             self.changed = True
         if self.cancelled.is_set(): raise KeyboardInterrupt
         if step + 1 == pipe.num_timesteps: self.clock.lap("denoise")
-        return changed or {}
+        return changed
 
 def _versions(tensors):
     "Which tensors these are, and how often each was written to."
@@ -984,3 +1005,5 @@ class _Clock:
 
 #: Arguments of a call, for the error about an unknown one.
 _CALL_NAMES = tuple(name for name in signature(ZImagePipeline.__call__).parameters if name not in ("self", "options"))
+#: Arguments of `from_pretrained`, for the same.
+_LOADING_NAMES = tuple(name for name in signature(ZImagePipeline.from_pretrained).parameters if name != "options")

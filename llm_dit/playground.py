@@ -10,6 +10,7 @@ import base64
 import difflib
 import re
 import threading
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from .preview import LatentPreview
 from .recipe import Generation
 from .plots import difference_heatmap, dimension_heatmap, figure_png, norm_profile, similarity_heatmap, token_heatmap
 from .templates import Template, TemplateRegistry
+from .values import as_float, as_path, show_value
 from .widgets import CompareSlider, LatestOnly, close_parts, hidden_picture, highest_layer, image_png, show_png
 
 # %% ../nbs/08a_playground.ipynb #669dde7f
@@ -147,8 +149,9 @@ class Editor(widgets.VBox):
     def taken(self, name: str) -> str:
         "What has a name already, as the end of a sentence; empty if nothing has."
         path = self.save_folder / f"{name}.md"
-        if path.exists():
-            return f"in {path}, which would be overwritten"
+        alike = [file for file in self.save_folder.glob("*.md") if file.name.casefold() == path.name.casefold()]
+        if alike:
+            return f"in {alike[0]}, which would be overwritten"
         if name in self.registry or name in self.registry.errors:
             return "and yours would be used in its place"
         return ""
@@ -173,6 +176,19 @@ class Editor(widgets.VBox):
         self.template.options = [stem for stem, t in self.registry.items() if self.category.value in ("all", t.category)]
 
     def _show_thought(self): self.thinking.layout.display = "" if self.think.value == "text" else "none"
+
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.I)
+
+def _file_name(typed: str) -> str:
+    "Return the name of a template as it was typed, without blanks around it; `ValueError` if no file can have it on every system."
+    name = unicodedata.normalize("NFC", typed.strip())
+    if not name:
+        raise ValueError("Give the new template a name first.")
+    if name.lower() == "readme" or _DEVICES.fullmatch(name) or name.endswith("."):
+        raise ValueError(f"A template cannot be called {name!r}, which is reserved for other files; choose another name.")
+    if len(name.encode()) > 100:
+        raise ValueError(f"The name has {len(name)} characters: expected at most 100 bytes; choose a shorter one.")
+    return name
 
 def _restore(path: Path, before: bytes | None, new_folders: Sequence[Path]) -> None:
     "Put a file back as it was, and take folders away that were not there."
@@ -268,12 +284,17 @@ class Playground(widgets.VBox):
         if not isinstance(prompt, str):
             raise TypeError(f"prompt is a {type(prompt).__name__}, expected text, which can be edited; "
                             "give the content of the user message, and type the rest into its fields.")
+        if not isinstance(source, (ZImagePipeline, ZImageTextEncoder)):
+            raise TypeError(f"source is {show_value(source)}: expected a ZImagePipeline or a ZImageTextEncoder.")
+        if registry is not None and not isinstance(registry, TemplateRegistry):
+            raise TypeError(f"registry is {show_value(registry)}: expected a TemplateRegistry.")
+        save_folder, delay = as_path(save_folder, "save_folder"), as_float(delay, "delay", 0)
         self.pipeline = source if isinstance(source, ZImagePipeline) else None
         self.encoder: ZImageTextEncoder = source.encoder if self.pipeline else source
         self.encoding: EncodingOutput | None = None # what is shown
         self.pinned: EncodingOutput | None = None # A
         self.generations: list[tuple[Settings, Generation]] = [] # pictures so far, and what they were made from
-        self.editor = Editor(registry or self.encoder.templates, prompt, Path(save_folder))
+        self.editor = Editor(registry or self.encoder.templates, str(prompt), save_folder)
         self.viewer = Viewer(self.encoder)
         side = self.pipeline.default_size if self.pipeline else 128
         steps = self.pipeline.defaults.num_inference_steps if self.pipeline else 8
@@ -337,10 +358,8 @@ class Playground(widgets.VBox):
     ) -> Path: # the file
         "Write the texts as a template file and choose it; `ValueError` if its name is taken, which then needs `replace`."
         e = self.editor
-        name = e.save_name.value.strip()
         e.ask_before_saving(False)
-        if not name:
-            raise ValueError("Give the new template a name first.")
+        name = _file_name(e.save_name.value)
         e.as_template(name) # a name or text that cannot be used
         if not replace and (place := e.taken(name)):
             e.ask_before_saving(True)

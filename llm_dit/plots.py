@@ -20,8 +20,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from seaborn import color_palette
 
-from .encoding import EncodingOutput, align_tokens, color_limit, pool_dimensions
+from .encoding import EncodingOutput, align_tokens, check_encoding, color_limit, pool_dimensions
+from .foreign_syntax import caller_level
 from .formatter import LABEL_COLORS
+from .values import as_image, as_int
 
 # %% ../nbs/07_plots.ipynb #4af918dd
 def figure_png(
@@ -98,6 +100,7 @@ def token_heatmap(
     columns: int = 96, # at most this many groups of neighbouring dimensions
 ) -> Figure: # rows are tokens, columns are groups of dimensions
     "Show an embedding as a heatmap, one row per token."
+    check_encoding(encoding, "encoding")
     pooled = pool_dimensions(encoding.embedding, columns)
     limit, labels = color_limit(pooled), encoding.token_labels()
     names = _names(encoding)
@@ -148,6 +151,7 @@ def layer_heatmap(
     reference: EncodingOutput | None = None, # compare with this one by the cosine of each token; None shows norms
 ) -> Figure: # rows are layers, columns are tokens
     "Show how the tokens of one prompt change from layer to layer."
+    encodings = [check_encoding(e, f"encodings[{i}]") for i, e in enumerate(encodings)]
     if not encodings: raise ValueError("There is no encoding to show; give one for each layer.")
     first = encodings[0]
     for other in [*encodings, *([reference] if reference else [])]:
@@ -202,6 +206,7 @@ def difference_heatmap(
     return figure
 
 def _same_width(encoding, other):
+    for one in (encoding, other): check_encoding(one, "an argument")
     x, width = encoding.embedding, other.embedding.shape[1]
     if x.shape[1] != width: raise ValueError(f"Hidden states of {x.shape[1]} and of {width} numbers cannot be compared; encode both prompts with one model.")
     return x
@@ -212,6 +217,7 @@ def norm_profile(
     labels: Sequence[str] = (), # a name for each curve
 ) -> Figure: # tokens from left to right, norms upwards
     "Show how long the hidden state of each token is."
+    for i, encoding in enumerate(encodings): check_encoding(encoding, f"encodings[{i}]")
     if not encodings: raise ValueError("There is no encoding to show; give at least one.")
     if labels and len(labels) != len(encodings): raise ValueError(f"{len(labels)} labels for {len(encodings)} encodings; give one for each, or none.")
     longest = max(encodings, key=lambda e: len(e.embedding))
@@ -231,6 +237,7 @@ def pca_scatter(
     labels: Sequence[str], # what colours the points, for example the template of each
 ) -> Figure: # the two directions in which the means of the prompts differ most
     "Show many prompts as points: the mean of each one's tokens, in its first two principal components."
+    encodings = [check_encoding(e, f"encodings[{i}]") for i, e in enumerate(encodings)]
     if len(encodings) < 3: raise ValueError(f"{len(encodings)} prompts span no plane; give at least 3.")
     if len(labels) != len(encodings): raise ValueError(f"{len(labels)} labels for {len(encodings)} encodings; give one for each.")
     means = torch.stack([_same_width(e, encodings[0]).detach().float().cpu().mean(0) for e in encodings])
@@ -255,6 +262,7 @@ def contact_sheet(
     columns: int = 6,
 ) -> Figure:
     "Show pictures in rows, each above its label."
+    images, columns = [as_image(image, f"images[{i}]", caller_level() + 1) for i, image in enumerate(images)], as_int(columns, "columns", 1)
     if not images: raise ValueError("There are no pictures to show; give at least one.")
     if labels and len(labels) != len(images): raise ValueError(f"{len(labels)} labels for {len(images)} pictures; give one for each, or none.")
     columns = min(columns, len(images))
@@ -277,6 +285,8 @@ def xy_grid(
     y_labels: Sequence[str], # one per row
 ) -> Figure:
     "Show pictures in a grid with a label at each column and each row."
+    images = [[as_image(image, f"images[{i}][{j}]", caller_level() + 1) for j, image in enumerate(row)] for i, row in enumerate(images)]
+    if not images: raise ValueError("There are no pictures to show; give at least one row.")
     if [len(row) for row in images] != [len(x_labels)] * len(y_labels):
         raise ValueError(f"Rows of {[len(row) for row in images]} pictures do not fit {len(y_labels)} row labels and {len(x_labels)} column labels.")
     figure = Figure(figsize=(1.5 * len(x_labels) + .6, 1.5 * len(y_labels) + .5), layout="constrained")

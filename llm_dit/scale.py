@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .foreign_syntax import caller_level
 from .backends import BackendConfig, TransformersBackend
 from .encoding import EncodingOutput, concatenate
 from .experiments import WorkerDied
@@ -45,7 +46,7 @@ def _options(ray, num_workers, num_cpus, num_gpus):
     for name, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         wanted = each[name] * count
         if wanted > there.get(resource, 0) + 1e-6: raise ValueError(f"{count} workers with {name}={each[name]:g} each: this cluster has {there.get(resource, 0):g}; ask for fewer, or start more machines.")
-        if wanted > free.get(resource, 0) + 1e-6: warnings.warn(f"{count} workers with {name}={each[name]:g} each: {free.get(resource, 0):g} are free, and the rest wait until others end.", stacklevel=4)
+        if wanted > free.get(resource, 0) + 1e-6: warnings.warn(f"{count} workers with {name}={each[name]:g} each: {free.get(resource, 0):g} are free, and the rest wait until others end.", stacklevel=caller_level())
     threads = max(int(num_cpus or there.get("CPU", 1) // count), 1)
     return count, dict(each, scheduling_strategy="SPREAD", runtime_env=dict(env_vars=dict(OMP_NUM_THREADS=str(threads))))
 

@@ -99,6 +99,9 @@ def check_scheduler(
 ) -> Schedule:
     "Return what a scheduler does with these levels; `ValueError` if it cannot take noise to an image of Z-Image."
     name = type(scheduler).__name__
+    most = scheduler.config.get("num_train_timesteps", 1000)
+    if len(sigmas) > most:
+        raise ValueError(f"num_inference_steps={len(sigmas)}: expected at most {most}, the time steps that {name} was configured with; 8 to 50 are usual.")
     if custom and "sigmas" not in signature(scheduler.set_timesteps).parameters:
         raise ValueError(f"{name} chooses its own noise levels; leave sigmas out, or set pipe.scheduler to one that takes them.")
     if image and not hasattr(scheduler, "scale_noise"):
@@ -106,6 +109,9 @@ def check_scheduler(
     if image and scheduler.order > 1:
         raise ValueError(f"{name} calls the transformer {scheduler.order} times a step, which diffusers' image-to-image pipeline "
                          "does not support; set pipe.scheduler to FlowMatchEulerDiscreteScheduler, or leave image out.")
+    if scheduler.config.get("num_train_timesteps") != 1000: # by which diffusers' pipeline divides, whatever the scheduler says
+        raise ValueError(f"{name} counts {scheduler.config.get('num_train_timesteps')} time steps (num_train_timesteps), and Z-Image was trained with 1000; "
+                         "set pipe.scheduler to one with 1000.")
     try:
         error, *found = _try_scheduler(scheduler, sigmas, mu)
     except Exception as e: # each class raises other kinds

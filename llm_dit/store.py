@@ -24,6 +24,7 @@ import pandas as pd
 
 from .foreign_syntax import caller_level
 from .files import write_file
+from .values import as_bool, as_path
 
 # %% ../nbs/09_store.ipynb #025560bb
 def content_key(
@@ -55,7 +56,7 @@ class Store:
         folder: str | Path, # made if it is not there
         durable: bool = False, # flush each file to the disk before it counts, against power cuts; takes milliseconds for each, or tens of them
     ):
-        self.folder, self.durable = Path(folder).expanduser(), durable
+        self.folder, self.durable = as_path(folder, "folder"), as_bool(durable, "durable")
         self._entries, self._index = self.folder / "entries", self.folder / "index.jsonl"
         try: self._entries.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError): raise NotADirectoryError(f"{folder} is a file, or lies below one; give a folder, which is made if it is not there.") from None

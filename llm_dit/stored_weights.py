@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from .foreign_syntax import caller_level
 from .weight_files import IncompleteWeightsError, safetensors_header, weight_files
 
 # %% ../nbs/03h_stored_weights.ipynb #d6628e1f
@@ -96,6 +97,9 @@ def check_tensors(
         if tensors[weight]["dtype"] not in ("F8_E4M3", "F8_E5M2"):
             raise IncompleteWeightsError(f"{tensors[scale].get('file', where)} holds {scale} for {weight} in {tensors[weight]['dtype']}; a scale is expected "
                                          "only beside fp8 weights: take the file of another quantisation.")
+        if not tensors[scale]["dtype"].startswith(("F", "BF")):
+            raise IncompleteWeightsError(f"{tensors[scale].get('file', where)} holds {scale} as {tensors[scale]['dtype']}; expected floating-point numbers: "
+                                         "take the file of another quantisation.")
         try:
             _spread(tensors[weight]["shape"], tensors[scale]["shape"], block)
         except ValueError as e:
@@ -205,7 +209,7 @@ def check_unread(
                                          "or is in a form that is not supported: take another file.")
         reported.setdefault(reason, []).append(name)
     for reason, names in reported.items():
-        warnings.warn(f"{where} holds {len(names)} tensors such as {names[0]} that are not read: {reason}.", UserWarning, stacklevel=3)
+        warnings.warn(f"{where} holds {len(names)} tensors such as {names[0]} that are not read: {reason}.", UserWarning, stacklevel=caller_level())
 
 def _holder(where, name):
     "Return the file of a folder that holds a tensor; the folder if that cannot be told."

@@ -17,6 +17,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from .foreign_syntax import caller_level
+
 # %% ../nbs/03f_weight_files.ipynb #2757f333
 class IncompleteModelError(FileNotFoundError):
     "A file of a model is missing, cut off or damaged."
@@ -80,7 +82,7 @@ def _alone(folder, read):
     if usual:
         raise IncompleteWeightsError(f"{folder} holds {usual} beside the files of an index, so that it is not known which are meant; remove one or the other.")
     if others:
-        warnings.warn(f"{folder} also holds {', '.join(file.name for file in others)}, of which nothing is read.", UnreadFilesWarning, stacklevel=3)
+        warnings.warn(f"{folder} also holds {', '.join(file.name for file in others)}, of which nothing is read.", UnreadFilesWarning, stacklevel=caller_level())
     return read
 
 def check_weights(

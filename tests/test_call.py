@@ -603,3 +603,59 @@ def test_tiling_by_hand_is_in_the_recipe():
     assert own(P, **QUICK).recipe.vae_tiling
 
 
+
+
+def test_a_mask_has_two_values_and_padding_has_one(pipe):
+    """Zeros after the tokens were read as tokens; any number counted as a token; float64 ended in torch's error."""
+    x = pipe.encoder.encode(P).embedding
+    with pytest.raises(ValueError, match="prompt_embeds\\[0\\] ends with a row of zeros, which is padding.*prompt_attention_mask"):
+        pipe(prompt_embeds=torch.nn.functional.pad(x, (0, 0, 0, 5))[None], **QUICK)
+    for mask in ("x", np.full((1, len(x)), .5), np.full((1, len(x)), np.nan), [[7] * len(x)]):
+        with pytest.raises((TypeError, ValueError), match="prompt_attention_mask"):
+            pipe(prompt_embeds=x[None], prompt_attention_mask=mask, **QUICK)
+    made = [pipe(prompt_embeds=each, **QUICK) for each in (x, x.double())]
+    assert pixels(made[0]) == pixels(made[1])
+    assert pixels(pipe(prompt_embeds=x[None], prompt_attention_mask=[torch.ones(len(x))], **QUICK)) == pixels(made[0])
+
+
+@pytest.mark.parametrize("callback, message", [
+    (lambda: None, "does not take four arguments"),
+    (lambda *all: 5, "returned int 5: expected None, or a dictionary"),
+    (lambda *all: {"latent": torch.zeros(1)}, "returned 'latent', which nothing reads; did you mean 'latents'"),
+    (lambda *all: {"latents": None}, "returned latents=None: expected a tensor"),
+])
+def test_what_a_callback_may_return(pipe, callback, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        pipe(P, callback_on_step_end=callback, **QUICK)
+
+
+@pytest.mark.parametrize("name, values", [("seed", {0, 1}), ("negative_prompt", {"a"}), ("sigmas", {1.0, .5}), ("template", {"default"})])
+def test_a_set_has_no_order(pipe, name, values):
+    with pytest.raises(TypeError, match=f"{name} is a set, which has no order"):
+        pipe(P, **{**QUICK, name: values})
+
+
+def test_steps_that_a_scheduler_has_not(pipe):
+    """The check of the scheduler itself took as many steps."""
+    with pytest.raises(ValueError, match="num_inference_steps=10000000: expected at most 1000"):
+        pipe(P, **{**QUICK, "num_inference_steps": 10**7})
+
+
+def test_recipe_for_takes_what_a_call_takes(pipe):
+    """NumPy's numbers were refused, and what has no effect was dropped in silence."""
+    encoding = pipe.encoder.encode(P)
+    made = pipe.recipe_for(encoding, seed=np.int64(3), guidance_scale=np.float32(1.5), num_inference_steps=np.int64(4))
+    assert (made.seed, made.guidance_scale, made.num_inference_steps) == (3, 1.5, 4) and type(made.seed) is int
+    for idle in (dict(negative_prompt="a dog"), dict(strength=.3)):
+        with pytest.warns(UserWarning, match="has no effect") as caught:
+            pipe.recipe_for(encoding, **idle)
+        assert caught[0].filename == __file__
+    with pytest.raises(TypeError, match="encoding is str 'x': expected an EncodingOutput"):
+        pipe.recipe_for("x")
+
+
+@pytest.mark.parametrize("name, instead", [
+    ("scheduler", "pipe.scheduler"), ("sampler", "pipe.scheduler"), ("device", "from_pretrained"), ("lora", "load_lora"), ("init_image", "image="), ("mask_image", "inpainting")])
+def test_names_that_belong_elsewhere(pipe, name, instead):
+    with pytest.raises(TypeError, match=f"takes no '{name}': .*{instead}"):
+        pipe(P, **{name: 1}, **QUICK)

@@ -211,6 +211,8 @@ REFUSED = {  # what is typed, and what the sentence must name
     "LoRA weight NaN": (["generate", "a cat", "--lora", "x.safetensors=nan"], "'nan'"),
     "LoRA file": (["generate", "a cat", "--lora", "a=b.safetensors=0.5"], "a=b.safetensors"),
     "start image": (["generate", "a cat", "--image", "text.txt"], "text.txt"),
+    "no start image": (["generate", "a cat", "--image", "no.png"], "there is no file no.png"),
+    "no image to reproduce": (["reproduce", "no.png"], "There is no file no.png"),
     "foreign model": (["generate", "a cat", "--model", "foreign"], "foreign"),
     "foreign model, text only": (["encode", "a cat", "--model", "foreign"], "foreign"),
     "recipe": (["reproduce", "plain.png"], "no recipe"),

@@ -121,7 +121,7 @@ def test_a_failed_save_leaves_everything_as_it_was(playground, tmp_path, monkeyp
         monkeypatch.setattr("llm_dit.templates._find", fail)
     save(playground, name)
     if overwritten:
-        assert "exists already" in error(playground)
+        assert ("exists already" if step != "readme" else "reserved") in error(playground)
         save(playground, name, button="save_anyway")
     assert error(playground) and not playground.editor.saved.value
     assert state(playground, tmp_path) == before
@@ -146,3 +146,28 @@ def test_a_prompt_that_is_no_text_is_refused(encoder):
 def test_fields_name_the_parameters_of_the_api(playground):
     p, e, v = playground.painter, playground.editor, playground.viewer
     assert [widget.tooltip for widget in (p.steps, p.seed, e.system, e.assistant, v.layer)] == ["num_inference_steps", "seed", "system", "assistant", "hidden_layer"]
+
+
+@pytest.mark.parametrize("name", ["README", "CON", "nul.txt", "aux", "a.", "..", "x" * 300])
+def test_a_name_that_no_file_can_have_everywhere(playground, tmp_path, name):
+    before = state(playground, tmp_path)
+    playground.editor.save_name.value = name
+    with pytest.raises(ValueError, match="choose (another|a shorter)"):
+        playground.save()
+    assert state(playground, tmp_path) == before
+
+
+def test_one_name_in_two_spellings_is_taken(playground):
+    """A disk that does not tell case, or a composed letter from its parts, would lose the first one."""
+    playground.editor.save_name.value = "caf\u00e9"
+    playground.save()
+    for same in ("Caf\u00e9", "cafe\u0301"):
+        playground.editor.save_name.value = same
+        with pytest.raises(ValueError, match="exists already"):
+            playground.save()
+
+
+def test_what_the_playground_is_made_of_is_checked(encoder):
+    for wrong in (dict(source="tiny"), dict(source=None), dict(source=encoder, registry="x"), dict(source=encoder, save_folder=5), dict(source=encoder, delay="x")):
+        with pytest.raises(TypeError, match=f"{list(wrong)[-1]} is .*expected"):
+            Playground(**wrong)

@@ -10,8 +10,9 @@ import pandas
 import pytest
 import torch
 
-from llm_dit import Conversation, EncodingOutput, FormattedPrompt, Sweep, ZImagePipeline, align_tokens, concatenate, format_prompt
+from llm_dit import Conversation, EncodingOutput, FormattedPrompt, Sweep, ZImagePipeline, ZImageTextEncoder, align_tokens, concatenate, format_prompt
 
+from llm_dit.conversation import Message
 from llm_dit.encoder import as_prompts
 from llm_dit.foreign_syntax import PromptSyntaxWarning
 
@@ -223,7 +224,7 @@ def test_wrong_kinds_are_one_sentence(pipe):
             call()
         assert "\n" not in str(e.value) and "()" not in str(e.value), i
     for call in (pipe.encoder.encode, pipe.encoder.encode_alone):
-        with pytest.raises(TypeError, match="There is no option 'templat' for encoding a prompt; did you mean 'template'"):
+        with pytest.raises(TypeError, match="Encoding a prompt takes no 'templat'; did you mean 'template'"):
             call("a star", templat="noir")
 
 
@@ -231,3 +232,48 @@ def test_one_template_is_not_a_list_of_its_fields(pipe):
     """A template can be iterated, and was taken for a list of templates."""
     template = pipe.encoder.templates["noir"]
     assert pipe("a star", template=template, **QUICK).recipe == pipe("a star", template="noir", **QUICK).recipe
+
+
+@pytest.mark.parametrize("prompt, message", [
+    (pandas.DataFrame({"prompt": ["a star"]}), "DataFrame with 2 axes: expected one, such as one column, table\\['prompt'\\]"),
+    ({"a star", "a circle"}, "prompt is a set, which has no order"),
+    ([{"role": "user", "content": "a star", "images": ["x.png"]}], "a message has 'images', which is not read"),
+    ([{"role": "user", "content": "a star", "thinkng": "x"}], "a message has 'thinkng', which is not read"),
+])
+def test_what_has_no_order_or_is_not_read_is_no_prompt(pipe, prompt, message):
+    """A table drew its column names; a set came in any order; keys of a message were left out."""
+    for call in (pipe.encoder.encode, lambda given: pipe(given, **QUICK)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call(prompt)
+
+
+def test_messages_in_a_list_of_lists_are_conversations(pipe):
+    talk = [Message("user", "a star")]
+    assert pipe.encoder.encode([talk, talk]).texts == pipe.encoder.encode(["a star"] * 2).texts
+
+
+def test_a_template_is_a_name_a_path_or_a_template(pipe, tmp_path):
+    """Any other object ended in an AttributeError, and a pathlib.Path in `Path.resolve()`."""
+    file = pipe.encoder.templates["default"].save(tmp_path / "mine.md") or tmp_path / "mine.md"
+    assert pipe.encoder.encode("a star", template=file).texts == pipe.encoder.encode("a star", template=str(file)).texts
+    for wrong in (5, {"a": 1}, True):
+        with pytest.raises(TypeError, match="template is .*expected text"):
+            pipe.encoder.encode("a star", template=wrong)
+
+
+def test_false_of_numpy_is_false(pipe):
+    for call in (format_prompt, pipe.encoder.encode):
+        with pytest.raises(ValueError, match="enable_thinking=False forbids"):
+            call("a star", thinking="x", enable_thinking=np.False_)
+
+
+@pytest.mark.parametrize("load", [ZImagePipeline.from_pretrained, ZImageTextEncoder.from_pretrained])
+@pytest.mark.parametrize("typo, near", [("dtpye", "dtype"), ("confg", "config"), ("quantisation", "quantization")])
+def test_typos_in_loading_name_the_nearest(load, typo, near):
+    with pytest.raises(TypeError, match=f"from_pretrained takes no '{typo}'; did you mean '{near}'"):
+        load("tiny", **{typo: 1})
+
+
+def test_a_typo_in_an_option_of_the_pipeline_is_not_one_of_the_encoder():
+    with pytest.raises(TypeError, match="takes no 'memroy'; did you mean 'memory'"):
+        ZImagePipeline.from_pretrained("tiny", memroy="low")

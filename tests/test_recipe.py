@@ -3,19 +3,24 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
-from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, ZImagePipeline
+from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
 from llm_dit.backends import MODEL_NAMES
+from llm_dit.experiments import _sentence
 
 pytestmark = pytest.mark.side_by_side
 PROMPT = "a red circle on a blue background"
@@ -100,6 +105,91 @@ def test_another_scheduler(made, change):
     assert all(f"scheduler {name}" in told for name in change)
 
 
+def louder(module, inputs, output):
+    return output * 1.5
+
+
+class Opposite:
+    """An attention processor that nobody knows."""
+
+    def __init__(self, own):
+        self.own, self._attention_backend, self._parallel_config = own, None, None
+
+    def __call__(self, *args, freqs_cis=None, **options):
+        return -self.own(*args, freqs_cis=freqs_cis, **options)
+
+
+@contextmanager
+def hooked(module):
+    hook = module.register_forward_hook(louder)
+    yield
+    hook.remove()
+
+
+@contextmanager
+def another_processor(attention):
+    own = attention.processor
+    attention.processor = Opposite(own)
+    yield
+    attention.processor = own
+
+
+@contextmanager
+def other_tiles(vae):
+    vae.enable_tiling()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 4, 32
+    yield
+    vae.disable_tiling()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 16, 128
+
+
+PUT_ON = {
+    "hooks on the transformer 'louder'": lambda pipe: hooked(pipe.transformer.layers[0]),
+    "hooks on the vae 'louder'": lambda pipe: hooked(pipe.vae.decoder),
+    "hooks on the text_encoder 'louder'": lambda pipe: hooked(pipe.text_encoder.layers[0].mlp),
+    "hooks on the transformer 'Opposite'": lambda pipe: another_processor(pipe.transformer.layers[0].attention),
+    "tiles of the vae '32, 4, 0.25'": lambda pipe: other_tiles(pipe.vae),
+    "autocast of cpu 'bfloat16'": lambda pipe: torch.autocast("cpu", dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("told", PUT_ON)
+def test_what_no_weight_shows(made, told):
+    """Put on for one image, it is named, and it is gone from the next; embeddings that were kept do not hide it."""
+    own = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    own(PROMPT, **QUICK)
+    with PUT_ON[told](own):
+        assert told in differs(own, made.recipe)
+        other = own(PROMPT, **QUICK)
+    assert np.any(np.asarray(other.image) != np.asarray(made.image))
+    assert Recipe.from_json(other.recipe.to_json()) == other.recipe
+    assert own(PROMPT, **QUICK).image.tobytes() == made.image.tobytes() and not differs(own, made.recipe)
+
+
+def test_an_embedding_is_made_in_the_dtype_that_is_shown():
+    """torch.autocast does not reach the text encoder, so that nothing of it is kept for later images."""
+    encoder = ZImageTextEncoder.from_pretrained("tiny", device="cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = encoder.encode("a red circle").embedding
+    assert inside.equal(ZImageTextEncoder.from_pretrained("tiny", device="cpu").encode("a red circle").embedding)
+
+
+NEWER_SWITCHES = """
+import torch
+from llm_dit.recipe import rounding_switches
+assert rounding_switches() == {}
+torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+assert "mkldnn.matmul bf16" in rounding_switches()["float32_matmul_precision"]
+"""
+
+
+def test_newer_switches_of_torch():
+    """torch refuses to answer in one word then."""
+    if not hasattr(torch.backends.mkldnn, "matmul"):
+        pytest.skip("this torch has the older switches only")
+    subprocess.run([sys.executable, "-c", NEWER_SWITCHES], check=True)
+
+
 def test_the_first_image_is_not_delayed(monkeypatch):
     """What is left to wait for after an image, measured against all that came before it; generous, since other tests run beside."""
     start = time.perf_counter()
@@ -161,6 +251,43 @@ def test_formats_that_are_unknown(made, change, reason):
 
 
 # ---- F11: no path, and the web UI's grammar
+
+
+@pytest.mark.parametrize("name", ["history", "forged", "spans", "loras", "sigmas"])
+@pytest.mark.parametrize("value", ["abc", 5, {"a": 1}])
+def test_a_list_that_is_none(made, name, value):
+    """Text would be a list of its characters."""
+    with pytest.raises(ValueError, match=f"{name} is a {type(value).__name__}"):
+        Recipe.from_json(json.dumps({**json.loads(made.recipe.to_json()), name: value}))
+
+
+@pytest.mark.parametrize("path", [None, 5, b"a.png", ["a.png"], "a\0.png", ""])
+def test_what_is_no_path(made, path):
+    with pytest.raises((TypeError, ValueError), match="path"):
+        made.save(path)
+
+
+def test_the_home_folder(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made.save("~/a.png")
+    assert Recipe.from_image("~/a.png") == made.recipe and (tmp_path / "a.png").is_file()
+
+
+@pytest.mark.parametrize("latents", [[1], np.zeros((1, 16, 8, 8), np.float32), torch.zeros(1, 16, 4, 4), torch.zeros(1, 16, 8, 8, dtype=torch.int64)])
+def test_latents_that_are_none(pipe, made, latents):
+    with pytest.raises((TypeError, ValueError), match="latents"):
+        pipe.reproduce(made.recipe, latents=latents, progress=False)
+
+
+def test_no_path_in_saved_embeddings_and_sweeps(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "ann"))
+    folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "ann" / "models" / "z", ignore=shutil.ignore_patterns("training"))
+    pipe, out = ZImagePipeline.from_pretrained(folder, device="cpu"), tmp_path / "out"
+    Sweep(prompt=["a red circle"], height=64, width=64).run(pipe, out, progress=False)
+    pipe.encoder.encode("a red circle").save(out / "encoding.safetensors")
+    written = [file for file in out.rglob("*") if file.is_file()]
+    assert _sentence(OSError(f"{folder}/vae is missing")) == "OSError: ~/models/z/vae is missing", "as a cell that failed is stored"
+    assert len(written) > 3 and not [file for file in written if b"ann/" in file.read_bytes() or str(tmp_path).encode() in file.read_bytes()]
 
 
 def test_no_path(tmp_path):

@@ -24,6 +24,7 @@ from llm_dit.experiments import Sweep, SweepInterrupted
 from llm_dit.encoder import ZImageTextEncoder
 from llm_dit.pipeline import ZImagePipeline
 from llm_dit.store import Store, StoreFullError
+from PIL import Image
 from safetensors import SafetensorError
 
 pytestmark = pytest.mark.side_by_side
@@ -337,3 +338,30 @@ def test_warnings_of_a_sweep_name_the_line_that_runs_it(tmp_path):
 
 if __name__ == "__main__":
     {"kill_often": kill_often, "run_once": run_once}[sys.argv[1]](*sys.argv[2:])
+
+
+def test_a_negative_prompt_that_does_nothing_is_told_by_a_sweep(tmp_path):
+    pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
+    sweep = Sweep(prompt="a", negative_prompt="dog", height=32, width=32, num_inference_steps=1)
+    with pytest.warns(UserWarning, match="negative_prompt has no effect at guidance_scale=0") as caught:
+        made = sweep.run(pipe, tmp_path, progress=False)
+    assert caught[0].filename == __file__
+    for wrong in (lambda: made.image("x"), lambda: made.image(True), lambda: made.contact_sheet(columns=0), lambda: made.summary("prompt", metric=5), lambda: made.summary("prompt", repeets=3),
+                  lambda: made.compare("prompt", "a", metric="x"), lambda: sweep.run(pipe, 5), lambda: sweep.run(pipe, tmp_path, texts_per_call=2.5), lambda: sweep.run(pipe, tmp_path, pictures="yes")):
+        with pytest.raises((TypeError, ValueError), match="expected|did you mean"):
+            wrong()
+    with pytest.raises(ValueError, match="'promt' is not an argument of this sweep; did you mean 'prompt'"):
+        made.contact_sheet(promt="a")
+
+
+def test_a_transparent_image_of_a_sweep_is_told_at_the_caller():
+    with pytest.warns(UserWarning, match="transparent") as caught:
+        Sweep(prompt="a", image=Image.new("RGBA", (32, 32)))
+    assert caught[0].filename == __file__
+
+
+def test_a_plan_table_has_numbers():
+    """Row U7: its columns were objects."""
+    from llm_dit.memory import memory_plans, plan_table
+    kinds = plan_table(memory_plans("tiny", torch.device("cpu"), torch.float32)).dtypes
+    assert {str(kind) for name, kind in kinds.items() if name != "fits"} == {"float64"} and str(kinds["fits"]) == "bool"

@@ -8,12 +8,13 @@ import shutil
 import warnings
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from llm_dit import BackendConfig, TransformersBackend, ZImagePipeline, ZImageTextEncoder, memory_plans
 from llm_dit.backends import MODEL_NAMES, resolve_model
 from llm_dit.model_files import hub_folder
-from llm_dit.model_parts import load_part
+from llm_dit.model_parts import DEFAULTS_BY_SHIFT, generation_defaults, load_part
 from llm_dit.stored_weights import multiply_scale
 from safetensors.torch import load_file, save_file
 
@@ -176,6 +177,61 @@ def test_the_hub_gives_the_files_that_are_named(model, usual, tmp_path, monkeypa
     assert asked[1] == [f"transformer/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)] + ["vae/model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
 
 
+# Parts that the caller loaded
+
+SMALL = dict(block_out_channels=(8, 8, 8, 8), down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, norm_num_groups=8)
+VAES = {
+    "of SDXL": (lambda: diffusers.AutoencoderKL(latent_channels=4, shift_factor=0.1, **SMALL), "latent_channels is 4; expected 16"),
+    "without a shift": (lambda: diffusers.AutoencoderKL(latent_channels=16, **SMALL), "shift_factor"),
+    "of half the depth": (
+        lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, **{name: value[:2] if isinstance(value, (list, tuple)) else value for name, value in SMALL.items()}),
+        "sides is 2; expected 8"),
+    "of grey images": (lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, out_channels=1, **SMALL), "out_channels is 1; expected 3"),
+    "of another class": (lambda: diffusers.AutoencoderTiny(latent_channels=16), "AutoencoderTiny; expected AutoencoderKL"),
+    "without numbers": (lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, **SMALL).to("meta"), "no numbers"),
+    "a number": (lambda: 5, "vae is of the class int"),
+}
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_a_vae_that_does_not_fit(name, model):
+    """Given as an object, or in the model's folder: told before anything is computed."""
+    make, why = VAES[name]
+    sentence(ValueError, lambda: ZImagePipeline.from_pretrained("tiny", device="cpu", vae=make()), why)
+    if isinstance(vae := make(), diffusers.AutoencoderKL) and not vae.device.type == "meta":
+        shutil.rmtree(model / "vae")
+        vae.save_pretrained(model / "vae")
+        sentence(ValueError, lambda: ZImagePipeline.from_pretrained(model, device="cpu"), why)
+
+
+@pytest.mark.parametrize("make, why", [
+    (lambda usual: torch.nn.Linear(2, 2), "Linear; expected ZImageTransformer2DModel"),
+    (lambda usual: diffusers.ZImageTransformer2DModel.from_config({**usual.config, "in_channels": 8}), "latent_channels is 16; expected 8"),
+    (lambda usual: 5, "transformer is of the class int"),
+])
+def test_a_transformer_that_does_not_fit(make, why):
+    usual = load_part("transformer", "tiny", BackendConfig(device="cpu"), torch.float32, CPU)
+    sentence(ValueError, lambda: ZImagePipeline.from_pretrained("tiny", device="cpu", transformer=make(usual)), why)
+
+
+def test_a_text_encoder_that_is_none():
+    sentence(ValueError, lambda: ZImagePipeline.from_pretrained("tiny", device="cpu", text_encoder=5), "text_encoder is a int")
+
+
+def test_a_scheduler_that_counts_other_steps(model):
+    """diffusers' pipeline divides by 1000: with 10, every step would be taken as one near the image."""
+    change_json(model / "scheduler" / "scheduler_config.json", num_train_timesteps=10)
+    pipe = ZImagePipeline.from_pretrained(model, device="cpu")
+    sentence(ValueError, lambda: pipe("a red circle", **QUICK), "num_train_timesteps", "1000")
+
+
+@pytest.mark.parametrize("kind", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler"])
+def test_the_shift_of_other_schedulers_names_the_model(kind):
+    """They call it `flow_shift`."""
+    scheduler = getattr(diffusers, kind)(use_flow_sigmas=True, flow_shift=6.0, prediction_type="flow_prediction")
+    assert generation_defaults(scheduler) == DEFAULTS_BY_SHIFT[6.0]
+
+
 # Scaled float8
 
 
@@ -233,6 +289,14 @@ def test_activation_scales_are_reported_or_known(model, usual, part):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert_same(load(part, model), as_float8(usual[part], "weight_scale")[1])
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_a_scale_that_is_no_number(model, usual, part):
+    """Exponents as bytes, as MXFP8 has them: 127 stands for 1."""
+    stored, _ = as_float8(usual[part], "weight_scale")
+    write(part, model, {**stored, f"{LAYERS[part]}.weight_scale": torch.tensor([127], dtype=torch.uint8)})
+    sentence((ValueError, FileNotFoundError), lambda: load(part, model), f"{LAYERS[part]}.weight_scale", "U8", "floating-point")
 
 
 @pytest.mark.parametrize("scale, why", [(torch.ones(7), "7"), (torch.ones(2, 2, 2), "2"), (torch.ones(5, 9), "9")])
