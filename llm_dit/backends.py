@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAMES', 'QUANTIZATIONS', 'TextEncoderBackend', 'IncrementalBackend', 'FreeableBackend', 'layers_needed',
-           'PromptTokenizer', 'resolve_model', 'component_subfolders', 'BackendConfig', 'best_device', 'best_dtype',
-           'quantization_options', 'first_layers', 'PromptTooLongError', 'SmallerBatchesWarning', 'NonFiniteError',
-           'TransformersBackend', 'is_finite', 'non_finite_tensor', 'refuse_non_finite']
+           'PromptTokenizer', 'resolve_model', 'component_subfolders', 'BackendConfig', 'without_idle_revision',
+           'best_device', 'best_dtype', 'quantization_options', 'first_layers', 'PromptTooLongError',
+           'SmallerBatchesWarning', 'NonFiniteError', 'TransformersBackend', 'is_finite', 'non_finite_tensor',
+           'refuse_non_finite']
 
 # %% ../nbs/04_backends.ipynb #e555b4fd
 from .versions import require
@@ -227,6 +228,17 @@ class BackendConfig:
         check_known(options, [field.name for field in fields(self)], "BackendConfig")
         return replace(self, **options)
 
+def without_idle_revision(
+    config: BackendConfig, # how a model is loaded
+    *models: Any, # where its parts come from; what is loaded already does not count
+) -> BackendConfig: # the same, without a revision that nothing reads
+    "Warn of a `revision` if no part comes from the Hub."
+    named = [each for each in models if isinstance(each, (str, Path))]
+    if config.revision is None or any(not Path(resolve_model(each)).exists() for each in named):
+        return config
+    warnings.warn(f"revision={config.revision!r} has no effect on a model that is on this machine; leave it out.", UserWarning, stacklevel=caller_level())
+    return replace(config, revision=None)
+
 def best_device(
     device: str | torch.device | None = None, # a device to insist on
 ) -> torch.device: # the device asked for, else CUDA, else MPS, else CPU
@@ -346,6 +358,7 @@ class TransformersBackend:
     ) -> "TransformersBackend":
         "Load tokenizer and text encoder, and of the latter only the layers up to `hidden_layer`."
         config = (config or BackendConfig()).with_options(**options)
+        config = without_idle_revision(config, model)
         device = best_device(config.device)
         dtype = best_dtype(config.dtype, device)
         with _refuse_own_code(model):
@@ -802,7 +815,8 @@ def _gguf_leftovers(file, config):
     "Return tensors of a GGUF file that transformers drops without a word; those of experts have names of their own there."
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import TensorProcessor, get_gguf_hf_weights_map
-    with torch.device("meta"): known = get_gguf_hf_weights_map(AutoModel.from_config(config), TensorProcessor(config={}))
+    with torch.device("meta"):
+        known = get_gguf_hf_weights_map(AutoModel.from_config(config), TensorProcessor(config={}))
     return [tensor.name for tensor in GGUFReader(file).tensors if tensor.name not in known and "_exps." not in tensor.name]
 
 def _load_layers(path, config, count, **options):
@@ -810,9 +824,11 @@ def _load_layers(path, config, count, **options):
     whole, where = config.num_hidden_layers, Path(path, options.get("subfolder") or "")
     config.num_hidden_layers = count
     if getattr(config, "layer_types", None): config.layer_types = config.layer_types[:count]
+    if "gguf_file" in options:
+        file = where / options["gguf_file"]
+        check_unread(file, _gguf_leftovers(file, config), "text_encoder", range(count, whole))
     level = logging.get_verbosity()
     logging.set_verbosity_error() # the layers that are left out on purpose would be reported as unexpected
-    if "gguf_file" in options: check_unread(where / options["gguf_file"], _gguf_leftovers(where / options["gguf_file"], config), "text_encoder", range(count, whole))
     adapter = {name: options[name] for name in ("local_files_only", "cache_dir") if name in options} # which transformers would else look for on the Hub, even if it is not to be asked
     loader, source = AutoModel, path
     if (weights := _own_weights(where, range(count, whole), config, options)) is not None:

@@ -606,8 +606,8 @@ def bench_encode(
     model: Annotated[Optional[str], typer.Option("--model", "-m", help="Real weights instead: Hub id or folder.")] = None,
     dtype: Annotated[str, typer.Option(help="bfloat16, float32 …")] = "float32",
     device: Annotated[str, typer.Option(help="cuda, mps or cpu.")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 5,
-    templates: Annotated[int, typer.Option(help="Templates of the grid, each with 32 prompts.")] = 16,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are shown.")] = 5,
+    templates: Annotated[int, typer.Option(min=1, help="Templates of the grid, each with 32 prompts.")] = 16,
     memory: Annotated[bool, typer.Option(help="Measure loading, too, which writes the weights to a temporary folder.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -624,7 +624,7 @@ def bench_generate(
     memory: Annotated[Optional[list[str]], typer.Option(help="Plans to measure: fast, balanced, low; all of them if not given.")] = None,
     dtype: Annotated[Optional[str], typer.Option(help=_CONFIG["dtype"].help)] = None, device: Annotated[str, typer.Option(help="cuda, mps or cpu.")] = "cpu",
     side: Annotated[Optional[int], typer.Option(help="Pixels; the model's usual size if not given.")] = None,
-    repeats: Annotated[int, typer.Option(help="Rounds; medians are shown.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are shown.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     "Time a picture against diffusers' own pipeline over the same parts, with each memory plan; exit code 1 if ours is more than 2 % slower."

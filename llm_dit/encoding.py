@@ -138,6 +138,9 @@ class EncodingOutput:
     encoded: list[dict[int, str]] | None = None # per prompt and layer a fingerprint of what the encoder made; taken when the object is first made
 
     def __post_init__(self):
+        for x in self.embeddings:
+            if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+                raise TypeError(f"An embedding is {show_value(x)}: expected a tensor of floats (tokens, dim); torch.as_tensor(…).float() makes one.")
         if self.encoded is None:
             object.__setattr__(self, "encoded", [self._fingerprints(i) for i in range(len(self.embeddings))])
         lengths = {name: len(getattr(self, name)) for name in _PER_PROMPT}
@@ -239,10 +242,13 @@ class EncodingOutput:
         return f"<div>{'<hr>'.join(map(_card, self[:8]))}{more}</div>"
 
     def save(self,
-        path: str | Path, # where to write, usually `*.safetensors`
+        path: str | Path, # where to write: `*.safetensors`
     ) -> Path: # the file that was written
         "Write embeddings and token ids as safetensors, everything else as JSON in its header."
-        return write_file(as_path(path, "path"), self.to_bytes())
+        path = as_path(path, "path")
+        if path.suffix.lower() != ".safetensors":
+            raise ValueError(f"path={str(path)!r}: expected a name that ends in .safetensors, which is what is written.")
+        return write_file(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         "What `save` writes into its file."

@@ -709,5 +709,5 @@ def compare(self,
     if len(controls) < len(rows): raise ValueError("Some cells are in the sweep twice; leave the doubles out.")
     pairs = [(controls[same(i)], i) for i in sorted(set(range(len(self))) - set(rows)) if same(i) in controls]
     if not pairs: raise ValueError(f"No cell differs from one with {axis}={_shown(control)!r} in {axis} alone; such pairs come from how='product'.")
-    table = self._frame[list(dict.fromkeys((*self.sweep.axes, *self.sweep.constants)))].iloc[[i for _, i in pairs]].reset_index(drop=True)
+    table = self.table[list(dict.fromkeys((*self.sweep.axes, *self.sweep.constants)))].iloc[[i for _, i in pairs]].reset_index(drop=True)
     return table.assign(control=[a for a, _ in pairs], cell=[b for _, b in pairs], value=[self._measure(metric, of, a, b) for a, b in pairs])

@@ -39,7 +39,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .backends import (BackendConfig, FreeableBackend, NonFiniteError, PromptTooLongError, TextEncoderBackend, TransformersBackend,
-    best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model)
+    best_device, best_dtype, component_subfolders, is_finite, non_finite_tensor, quantization_options, refuse_non_finite, resolve_model,
+    without_idle_revision)
 from .call_options import (METHODS_INSTEAD, as_negatives, as_prompt_list, as_seeds, check_callback, check_changes, check_latents, check_names, check_output_type,
     check_sigmas, draw_from)
 from .encoder import Prompt, ZImageTextEncoder
@@ -223,7 +224,7 @@ class ZImagePipeline:
     ) -> "ZImagePipeline":
         "Load a whole model: text encoder by this package, transformer, VAE and scheduler by diffusers."
         check_known(options, [*_LOADING_NAMES, *(field.name for field in fields(BackendConfig))], "from_pretrained")
-        config = (config or BackendConfig()).with_options(**options)
+        config = without_idle_revision((config or BackendConfig()).with_options(**options), model, text_encoder, transformer, vae)
         _check_options(attention_backend, cache_threshold, compile)
         check_given(**{part: given for part, given in dict(transformer=transformer, vae=vae).items() if not isinstance(given, (str, Path))})
         parts = [part for part, given in dict(text_encoder=text_encoder, transformer=transformer, vae=vae).items() if given is None]
@@ -234,7 +235,8 @@ class ZImagePipeline:
         plan = choose_plan(plans, memory)
         apart = plan.memory == "low" and device.type != "cpu"
         if plan.memory == "low" and not apart and config.quantization: raise ValueError("memory='low' streams weights from the disk on a CPU, which quantised ones cannot be; choose 'balanced', or leave quantization out.")
-        if not Path(path).is_dir(): path = find_model(hub_folder(path, parts, **config.hub_options()), tuple(parts)) # looked at like any folder
+        if not Path(path).is_dir(): # then it is looked at like any folder
+            path = find_model(hub_folder(path, parts, **config.hub_options()), tuple(parts))
         config = replace(config, like=config.like or path)
         sources = {part: path if value is None else resolve_model(value) for part, value in dict(transformer=transformer, vae=vae).items() if value is None or isinstance(value, (str, Path))}
         for source in sources.values(): check_path(source)
@@ -369,7 +371,7 @@ class ZImagePipeline:
         num_inference_steps: int | None = None, # evaluations of the transformer; the loaded model's own number if not given (`defaults`)
         guidance_scale: float | None = None, # as diffusers counts: 0 is off; the loaded model's own if not given (`defaults`)
         negative_prompt: str | Sequence[str] | None = "", # what to steer away from, if guidance is on; a list has one for each prompt
-        cfg_normalization: bool | float = False, # limit the norm of the guided step to that of the unguided one, times this; as in diffusers
+        cfg_normalization: float | bool = False, # limit the norm of the guided step to that of the unguided one, times this; as in diffusers
         cfg_truncation: float = 1.0, # share of the way after which guidance stops, from 0 to 1; as in diffusers
         sigmas: Sequence[float] | None = None, # noise levels in place of evenly spaced ones, from 1 down, before the shift
         hidden_layer: int = -2, # the hidden state that conditions the image
@@ -732,8 +734,8 @@ class ZImagePipeline:
         if self.cache_threshold is not None: _forget_blocks(parts.transformer, loop.steps)
         if image: start = dict(image=image, strength=strength, generator=torch.Generator("cpu").manual_seed(seeds[0]))
         else: start = dict(height=height, width=width, latents=draw_latents(seeds, height, width, parts.transformer.in_channels) if noise is None else noise.clone())
-        avoided = None if None in negatives else [negative.embedding.to(self.device) for negative in negatives]
-        made = pipe(prompt_embeds=[x.to(self.device) for x in embeddings], negative_prompt_embeds=avoided, callback_on_step_end=loop.after_step, output_type="latent" if kind == "latent" else "np", **start, **arguments).images
+        avoided = None if None in negatives else [_sent_to(self.device, negative.embedding) for negative in negatives]
+        made = pipe(prompt_embeds=[_sent_to(self.device, x) for x in embeddings], negative_prompt_embeds=avoided, callback_on_step_end=loop.after_step, output_type="latent" if kind == "latent" else "np", **start, **arguments).images
         finite = made.isfinite().all() if kind == "latent" else np.isfinite(made).all()
         if not finite: self._explain_non_finite()
         images = _as_kind(made, kind, pipe.image_processor)
@@ -869,6 +871,10 @@ def _adapters(transformer):
     return list(getattr(transformer, "peft_config", None) or {})
 
 def _name(dtype): return str(dtype).removeprefix("torch.")
+
+def _sent_to(device, x):
+    "Return an embedding where the transformer is; its layers take no float64."
+    return x.to(device, torch.float32 if x.dtype == torch.float64 else x.dtype)
 
 def _as_place(device, dtype, pipeline):
     "Return a device and a dtype that can be used here, for those that are not given the pipeline's own."

@@ -188,6 +188,10 @@ def is_scaled(
         if twice := sorted(headers.keys() & header.keys()):
             raise IncompleteWeightsError(f"{file} holds {twice[0]}, and so does {headers[twice[0]]['file']}; remove the file that does not belong there.")
         headers |= header
+    for name in headers:
+        bare = re.sub(r"^(?:(?:model|language_model)\.)+", "", name) # which the libraries take for the same
+        if bare != name and bare in headers:
+            raise IncompleteWeightsError(f"{headers[name]['file']} holds {name} beside {bare}, two tensors for one place; take another file.")
     check_tensors("the files", headers, block)
     return bool(scales_of(headers))
 

@@ -439,6 +439,13 @@ def test_parts(pipe):
             setattr(pipe, name, getattr(pipe, name))
 
 
+def test_a_revision_of_a_model_that_is_here():
+    with pytest.warns(UserWarning, match="revision='v1' has no effect") as caught:
+        loaded = ZImagePipeline.from_pretrained("tiny", device="cpu", revision="v1")
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert loaded(P, **QUICK).recipe.revision is None
+
+
 def test_to_where_it_is(pipe):
     assert pipe.to("cpu") is pipe.to(torch.device("cpu")) is pipe.to(torch.float32) is pipe.to("cpu:0", torch.float32) is pipe
     assert pipe.to(device="cpu", dtype="float32") is pipe

@@ -3,6 +3,7 @@ from importlib.metadata import distribution
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from llm_dit import ZImagePipeline, ZImageTextEncoder
 
@@ -77,9 +78,10 @@ def with_tensors(source, path, extra):
 @pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.0.attn_q_norm.weight", "rope_freqs.weight", "blk.0.attn_q.weight.absmax", "control.0"])
 def test_a_gguf_tensor_that_has_no_place_is_named(gguf, tmp_path, name):
     """transformers drops them without a word; the factors of rotary embeddings, for one, change every embedding."""
-    file = with_tensors(gguf, tmp_path / "more.gguf", {name: torch.ones(32)})
+    file, before = with_tensors(gguf, tmp_path / "more.gguf", {name: torch.ones(32)}), logging.get_verbosity()
     with pytest.raises(FileNotFoundError, match=rf"more\.gguf holds {name}, for which this model has no place"):
         ZImageTextEncoder.from_pretrained(file, device="cpu", hidden_layer=1)
+    assert logging.get_verbosity() == before
 
 
 def test_gguf_tensors_that_are_not_needed(gguf, tmp_path, recwarn):

@@ -370,6 +370,25 @@ def test_an_edited_embedding(pipe, tmp_path):
         pipe.reproduce(file, encoding=encoding.scale(2), progress=False)
 
 
+@pytest.mark.parametrize("change", [lambda x: x.numpy(), lambda x: x.long(), lambda x: x.tolist()])
+def test_an_embedding_that_is_no_tensor_of_floats(pipe, change):
+    encoding = pipe.encoder.encode(PROMPT)
+    with pytest.raises(TypeError, match="expected a tensor of floats"):
+        replace(encoding, embeddings=[change(encoding.embedding)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_an_embedding_of_another_dtype(pipe, tmp_path, dtype):
+    """numpy gives float64."""
+    encoding = replace(plain := pipe.encoder.encode(PROMPT), embeddings=[plain.embedding.to(dtype)])
+    made = pipe(encoding, **QUICK)
+    encoding.save(tmp_path / "e.safetensors")
+    again = pipe.reproduce(made.recipe, encoding=EncodingOutput.load(tmp_path / "e.safetensors"), progress=False)
+    assert made.recipe.edited and again.image.tobytes() == made.image.tobytes()
+    if dtype == torch.float64:
+        assert made.image.tobytes() == pipe(PROMPT, **QUICK).image.tobytes()
+
+
 def test_an_embedding_made_before(pipe):
     first = pipe(pipe.encoder.encode(PROMPT), **QUICK)
     assert not first.recipe.edited and first.recipe.embedding_hash

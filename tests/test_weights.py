@@ -332,6 +332,16 @@ def test_a_single_file_with_a_companion_is_refused(tmp_path, usual, part):
     sentence((ValueError, FileNotFoundError), lambda: load(part, tmp_path / "one.safetensors"), "one.safetensors", extra)
 
 
+def test_two_spellings_of_one_tensor(model, usual, tmp_path):
+    """transformers takes one of them without a word."""
+    name = f"{LAYERS['text_encoder']}.weight"
+    both = {**usual["text_encoder"], f"model.{name}": usual["text_encoder"][name] * 2}
+    write("text_encoder", model, both)
+    save_file(both, tmp_path / "one.safetensors")
+    for source in (model, tmp_path / "one.safetensors"):
+        sentence((ValueError, FileNotFoundError), lambda source=source: load("text_encoder", source), f"model.{name} beside {name}")
+
+
 @pytest.mark.parametrize("name", ["lm_head.weight", "rotary_emb.inv_freq", "model.rotary_emb.inv_freq"])
 def test_leftovers_of_a_language_model_are_harmless(model, usual, name):
     write("text_encoder", model, {**usual["text_encoder"], name: torch.ones(16)})
