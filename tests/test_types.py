@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import jedi
-import llm_dit
 import pytest
+
+import llm_dit
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("types")]
 
