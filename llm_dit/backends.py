@@ -39,7 +39,7 @@ import gc
 import json
 import logging as std_logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
@@ -50,7 +50,7 @@ from math import isfinite
 from pathlib import Path
 from threading import RLock
 from traceback import clear_frames
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import transformers
@@ -70,7 +70,7 @@ from .long_prompts import SHORTEN, join_windows, windows
 from .model_files import check_path, expand_model, find_encoder_config, find_tokenizer, hub_folder
 from .packed_weights import can_pack, pack_linears
 from .planning import Group, plan_batches, plan_groups
-from .prefix_cache import PrefixCache, ReadText, cache_arguments, lent_cache
+from .prefix_cache import KeysAndValues, PrefixCache, ReadText, cache_arguments, lent_cache
 from .stored_weights import check_unread, float8_block, is_left_out, is_read_here, is_scaled, read_weights
 from .values import as_int, as_ints, check_known, is_several, show_value
 from llm_dit.weight_files import (
@@ -98,16 +98,18 @@ class TextEncoderBackend(Protocol):
     device: torch.device
     dtype: torch.dtype
 
-    def encode(self, texts: list[str], *, hidden_layer: int = -2) -> EncodingOutput:
+    def encode(self, texts: Sequence[str | FormattedPrompt], *, hidden_layer: int = -2) -> EncodingOutput:
         "Hidden states of each text, one `(tokens, dim)` tensor per prompt."
+        ...
 
 
 @runtime_checkable
 class IncrementalBackend(TextEncoderBackend, Protocol):
     "A backend that can go on from what it has read before; a caller asks for it by `isinstance`."
 
-    def encode_incremental(self, texts: list[str], *, hidden_layer: int = -2) -> EncodingOutput:
+    def encode_incremental(self, texts: Sequence[str | FormattedPrompt], *, hidden_layer: int = -2) -> EncodingOutput:
         "As `encode`, equal up to rounding."
+        ...
 
 
 @runtime_checkable
@@ -162,7 +164,7 @@ class PromptTokenizer:
                 f"The text has half a character, {string[e.start]!r}, at position {e.start}, which UTF-8 cannot hold; "
                 "take it out."
             ) from None
-        if getattr(text, "forged", ()) and text.special_tokens == "escape":
+        if isinstance(text, FormattedPrompt) and text.forged and text.special_tokens == "escape":
             return self._escaped(text)
         encoded = self.tokenizer(string, add_special_tokens=False, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
@@ -217,15 +219,16 @@ def resolve_model(
     here = known is not None and any(
         Path(path, name).exists() for name in ("model_index.json", "config.json", "text_encoder")
     )
+    own = known is not None and Path(known).is_dir()
     if here:
-        read = "this package's own checkpoint" if Path(known).is_dir() else f"the folder {model} here"
-        other = f"'./{model}'" if Path(known).is_dir() else f"{known!r}"
+        read = "this package's own checkpoint" if own else f"the folder {model} here"
+        other = f"'./{model}'" if own else f"{known!r}"
         warnings.warn(
             f"{model!r} is a short name and also a model's folder here; {read} is read, write {other} for the other.",
             UserWarning,
             stacklevel=caller_level(),
         )
-    if known is not None and not (here and not Path(known).is_dir()):
+    if known is not None and not (here and not own):
         return known
     if isinstance(model, Path) and not Path(path).exists():
         raise FileNotFoundError(
@@ -422,7 +425,7 @@ def _quantization_config(quantization, dtype, library):
         return library.BitsAndBytesConfig(load_in_8bit=True)
     if quantization == "bnb-nf4":
         return library.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    from torchao import quantization as torchao
+    from torchao import quantization as torchao  # pyright: ignore[reportMissingImports] - it is optional
 
     chosen = (
         torchao.Int8WeightOnlyConfig()
@@ -439,13 +442,13 @@ def first_layers(
     keep_norm: bool = False,  # whether the final norm stays: it belongs to the last hidden state only
 ) -> torch.nn.Module:  # a new module that shares the weights; `model` is not changed
     "A view of a decoder that ends after `count` layers."
-    view = copy.copy(model)
+    view = cast(Any, copy.copy(model))
     view._modules = dict(model._modules)
-    view.config = copy.deepcopy(model.config)
+    view.config = copy.deepcopy(view.config)
     view.config.num_hidden_layers = count
     if getattr(view.config, "layer_types", None):
         view.config.layer_types = view.config.layer_types[:count]  # older versions of transformers count these
-    view.layers = torch.nn.ModuleList(list(model.layers)[:count])
+    view.layers = torch.nn.ModuleList(list(view.layers)[:count])
     if not keep_norm:
         view.norm = torch.nn.Identity()
     return view
@@ -498,19 +501,16 @@ class TransformersBackend:
         config: BackendConfig = BackendConfig(),  # options
         model_id: str = "",  # where the weights came from
     ):
-        self.model, self.config, self.model_id, self.num_layers, self.device = (
-            model.eval(),
-            config,
-            model_id,
-            num_layers,
-            model.device,
-        )
+        self.model: Any = model.eval()
+        self.config, self.model_id, self.num_layers = config, model_id, num_layers
+        self.device = cast(torch.device, model.device)
         self.tokenizer = tokenizer if isinstance(tokenizer, PromptTokenizer) else PromptTokenizer(tokenizer)
         self.prefix_cache, self.cache = (
             PrefixCache(config.prefix_cache_bytes),
             EmbeddingCache(config.cache_folder, config.cache_bytes),
         )
-        self._views, self._changes, self._fingerprint, self._load, self._fresh = {}, None, "", None, 0
+        self._views, self._changes, self._fingerprint, self._fresh = {}, None, "", 0
+        self._load: Callable[[], Any] | None = None  # how the model is loaded again; a caller's own is not
         self._turns, self._fits = (
             _Turns(),
             config.batch_tokens,
@@ -666,10 +666,9 @@ class TransformersBackend:
         with self._turns.lock:
             if self.model.device == self.device:
                 return
-            self.model, self._views = (
-                self._load() if self.model.device.type == "meta" else self.model.to(self.device),
-                {},
-            )
+            away = self.model.device.type == "meta"
+            self.model = self._load() if self._load and away else self.model.to(self.device)
+            self._views = {}
 
     def _encode(self, texts, hidden_layer, layers, run):
         if isinstance(texts, (str, FormattedPrompt)):
@@ -751,7 +750,9 @@ class TransformersBackend:
             )
 
         keys = {row: {layer: key(row, layer) for layer in wanted} for row in rows}
-        found = {row: {layer: self.cache.get(name) for layer, name in keys[row].items()} for row in rows}
+        found: dict[Any, dict[int, Any]] = {
+            row: {layer: self.cache.get(name) for layer, name in keys[row].items()} for row in rows
+        }
         missing = [row for row in rows if any(x is None for x in found[row].values())]
         for row, states in zip(missing, run(self._decoder(max(wanted)), missing, wanted) if missing else []):
             found[row] = states
@@ -863,7 +864,7 @@ class TransformersBackend:
         if not row:
             return {}, []
         past = DynamicCache(config=decoder.config)
-        return self._run(decoder, [row], wanted, past)[0], [(layer.keys, layer.values) for layer in past.layers]
+        return self._run(decoder, [row], wanted, past)[0], _read_so_far(past)
 
     def _run_incremental(self, decoder, rows, wanted):
         "Run prompts one after another, each on the keys and values of the known text that begins most like it."
@@ -878,7 +879,7 @@ class TransformersBackend:
                     else DynamicCache(config=decoder.config)
                 )
                 states = _joined(states, self._run(decoder, [row[shared:]], wanted, past)[0])
-                self.prefix_cache.add(ReadText(row, [(layer.keys, layer.values) for layer in past.layers], states))
+                self.prefix_cache.add(ReadText(row, _read_so_far(past), states))
             made.append({layer: x.clone() for layer, x in states.items()})
         return made
 
@@ -937,6 +938,11 @@ class TransformersBackend:
             if not is_finite(x):
                 self._explain_non_finite(decoder, layer, [x[i, : len(row)] for i, row in enumerate(batch)])
         return [{layer: x[i, : len(row)].clone() for layer, x in states.items()} for i, row in enumerate(batch)]
+
+
+def _read_so_far(past: DynamicCache) -> list[KeysAndValues]:
+    "Return keys and values of each layer."
+    return [(layer.keys, layer.values) for layer in cast(list[Any], past.layers)]
 
 
 def _is_out_of_memory(error):
@@ -1221,9 +1227,10 @@ def _load_layers(path, config, count, **options):
     adapter = {
         name: options[name] for name in ("local_files_only", "cache_dir") if name in options
     }  # which transformers would else look for on the Hub, even if it is not to be asked
-    loader, source = AutoModel, path
+    loader, source = cast(Any, AutoModel), path
     if (weights := _own_weights(where, range(count, whole), config, options)) is not None:
-        loader, source, options = MODEL_MAPPING[type(config)], None, dict(options, state_dict=weights)
+        loader, source = cast(Any, MODEL_MAPPING[type(config)]), None
+        options = dict(options, state_dict=weights)
     try:
         model, told = loader.from_pretrained(
             source,

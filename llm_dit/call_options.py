@@ -28,7 +28,7 @@ from .versions import require
 require("torch")  # before it is imported
 
 # %% ../nbs/05f_call_options.ipynb #54fda809
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from inspect import signature
 from itertools import pairwise
 from typing import Any
@@ -102,7 +102,7 @@ METHODS_INSTEAD = {
 
 
 def check_names(
-    given: Sequence[str],  # names that are not arguments of the call
+    given: Collection[str],  # names that are not arguments of the call
     known: Sequence[str],  # arguments of the call
 ) -> None:
     "Refuse unknown arguments with a `TypeError` that names the equivalent or the nearest one."

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .backends import BackendConfig, IncrementalBackend, TextEncoderBackend, TransformersBackend
 from .conversation import Conversation, Message, Role
@@ -36,7 +36,7 @@ def as_prompts(
     if any(isinstance(one, Mapping) for one in several):
         return [Conversation.from_dicts(several)]
     if _is_talk(several):
-        return [Conversation(several)]
+        return [Conversation(tuple(several))]
     return [_as_prompt(one, f"prompt[{i}]") for i, one in enumerate(several)]
 
 
@@ -50,9 +50,9 @@ def _as_prompt(prompt, name):
     if isinstance(prompt, (Conversation, FormattedPrompt)):
         return prompt
     if isinstance(prompt, (list, tuple)) and any(isinstance(one, Mapping) for one in prompt):
-        return Conversation.from_dicts(prompt)
+        return Conversation.from_dicts(list(prompt))
     if isinstance(prompt, (list, tuple)) and _is_talk(prompt):
-        return Conversation(prompt)
+        return Conversation(tuple(prompt))
     if is_several(prompt) or (not isinstance(prompt, str) and not hasattr(prompt, "item")):
         raise TypeError(
             f"{name} is {show_value(prompt)}: expected text, a Conversation, or a list of messages such as "
@@ -66,7 +66,7 @@ class ZImageTextEncoder:
 
     def __init__(
         self,
-        backend: TextEncoderBackend,  # anything with the Protocol's members
+        backend: TextEncoderBackend | TransformersBackend,  # anything with the Protocol's members
         templates: TemplateRegistry | None = None,  # None: the shipped ones and those of LLM_DIT_TEMPLATES
         formatter: str = "qwen3",  # or "tokenizer": the chat template that the tokenizer of another model brings
     ):
@@ -81,7 +81,7 @@ class ZImageTextEncoder:
             raise ValueError(
                 f"formatter={formatter!r}: expected 'qwen3', or 'tokenizer' for the chat template of another model."
             )
-        self.backend, self.formatter = backend, formatter
+        self.backend, self.formatter = cast(TextEncoderBackend, backend), formatter
         self._templates = templates
 
     @classmethod
@@ -183,7 +183,7 @@ class ZImageTextEncoder:
     @property
     def cache(self) -> EmbeddingCache:
         "Embeddings that were computed: `cache.statistics()`, `cache.clear()`."
-        return self.backend.cache
+        return cast(TransformersBackend, self.backend).cache
 
     def _format_one(self, prompt, template, choices, special_tokens):
         given = [name for name, value in {**choices, "template": template}.items() if value is not None]
@@ -207,7 +207,8 @@ class ZImageTextEncoder:
 
     def _format_with_tokenizer(self, prompt, said, special_tokens):
         "The chat string that the model's own tokenizer makes; it has system prompts and answers, but no think block."
-        tokenizer, talk = self.backend.tokenizer.tokenizer, prompt if isinstance(prompt, Conversation) else None
+        tokenizer = cast(TransformersBackend, self.backend).tokenizer.tokenizer
+        talk = prompt if isinstance(prompt, Conversation) else None
         if said.get("thinking") is not None or said.get("enable_thinking"):
             raise ValueError(
                 "A think block is Qwen3's; with formatter='tokenizer' leave thinking out, or choose "

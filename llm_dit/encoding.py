@@ -265,7 +265,8 @@ class EncodingOutput:
         """
         here = self._layer_number(self.hidden_layer)
         return any(
-            self._fingerprint(i, x) != made.get(here) for i, (x, made) in enumerate(zip(self.embeddings, self.encoded))
+            self._fingerprint(i, x) != made.get(here)
+            for i, (x, made) in enumerate(zip(self.embeddings, self.encoded or []))
         )
 
     def _layer_number(self, layer):

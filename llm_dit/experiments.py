@@ -31,7 +31,7 @@ from itertools import product
 from math import isfinite
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import pandas as pd
 import torch
@@ -372,6 +372,7 @@ class Executor(Protocol):
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         "The result of each item as it comes, in any order; `WorkerDied` for one that no worker survived."
+        ...
 
 
 class WorkerDied(RuntimeError):  # noqa: N818 - it is an outcome, and not raised
@@ -488,7 +489,7 @@ def _about(model, pictures):
             vae=weights_fingerprint(parts.vae),
             config=_config_hash(parts.transformer, parts.vae),
         )
-        if pictures
+        if parts is not None
         else None
     )
     return dict(encoder=_about_encoder(_encoder_of(model)), versions=_about_versions(), weights=weights)
@@ -730,9 +731,8 @@ class _Work:
 
     def _together(self, wanted, layers):
         start, (first, *others) = time.perf_counter(), layers
-        made = self.model.encode(
-            [text for text, _ in wanted], hidden_layer=first, **(dict(layers=others) if others else {})
-        )
+        more: dict[str, Any] = dict(layers=others) if others else {}
+        made = self.model.encode([text for text, _ in wanted], hidden_layer=first, **more)
         states = {layer: replace(made.layer(layer), layers={}, hidden_layer=layer) for layer in layers}
         seconds = (time.perf_counter() - start) / (len(wanted) * len(layers))
         return [
@@ -758,7 +758,8 @@ class _Work:
         start = time.perf_counter()
         try:
             encoding = replace(EncodingOutput.load(self.store.path(identity["encoding"], "safetensors")), texts=[text])
-            made = self.model(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
+            pipeline = cast(ZImagePipeline, self.model)
+            made = pipeline(encoding, hidden_layer=encoding.hidden_layer, progress=False, **picture)
             made = replace(
                 made,
                 recipes=[

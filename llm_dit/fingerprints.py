@@ -23,7 +23,7 @@ from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from threading import Thread, main_thread
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -62,7 +62,7 @@ def tensor_digest(
     "Return a hash of the name, shape and numbers of a tensor."
     digest = hashlib.sha256(f"{name} {list(x.shape)} ".encode())
     if hasattr(x, "__tensor_flatten__"):  # a tensor made of others, such as a quantised weight
-        parts, _ = x.__tensor_flatten__()
+        parts, _ = cast(Any, x).__tensor_flatten__()
         for part in parts:
             digest.update(tensor_digest(part, getattr(x, part)).to_bytes(32, "big"))
         return int.from_bytes(digest.digest(), "big")
@@ -72,7 +72,7 @@ def tensor_digest(
     dtype = _smallest_dtype(x)
     digest.update(str(dtype).encode())
     for block in _blocks(x):
-        digest.update(block.to(dtype).contiguous().view(torch.uint8).numpy())
+        digest.update(block.to(dtype).contiguous().view(torch.uint8).numpy().data)
     return int.from_bytes(digest.digest(), "big")
 
 
@@ -175,7 +175,7 @@ def module_config(
 ) -> dict[str, Any]:  # plain values
     "Return what the configuration of a module says: for diffusers what differs from the defaults of its class."
     config = getattr(module, "config", None)
-    if not hasattr(config, "items"):
+    if config is None or not hasattr(config, "items"):
         return {name: value for name in _OF_TEXT_MODELS if (value := getattr(config, name, None)) is not None}
     usual = {name: parameter.default for name, parameter in signature(type(module).__init__).parameters.items()}
     said = {
@@ -235,8 +235,9 @@ class PartFingerprint:
         self,
         files: Sequence[str | Path] = (),  # that the part is loaded from; empty for a part that the caller made
     ):
-        self._module, self._fixed, self._found, self._known, self._config = None, False, None, None, {}
-        self._reader = self._begin(lambda: sum(map(file_sum, files)) % 2**256) if files else None
+        self._fixed, self._found, self._known, self._config = False, None, None, {}
+        self._module: Any = None  # a function, from `watch` on
+        self._reader: Any = self._begin(lambda: sum(map(file_sum, files)) % 2**256) if files else None
 
     def watch(
         self,

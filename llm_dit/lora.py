@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
@@ -201,7 +201,7 @@ def _linear_layers(transformer: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     found = {}
     for name, module in transformer.named_modules():
         inside = any(part in f".{name}." for part in (".base_layer.", ".lora_", ".lokr_"))
-        base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+        base = cast(Any, module).get_base_layer() if hasattr(module, "get_base_layer") else module
         if not inside and isinstance(base, torch.nn.Linear):
             found[name] = base
     return found
@@ -284,7 +284,7 @@ class _AdapterConfig:
             noted = f"lora_alpha={alpha!r:.60} and r={self.rank!r:.60}"
             raise ValueError(f"{source}: its metadata has {noted}; expected two positive numbers.")
 
-    def _by_name(self, patterns, layer, usual):
+    def _by_name(self, patterns, layer, usual) -> float:
         "Return the number that the metadata gives a layer."
         for pattern, number in (self.values.get(patterns) or {}).items():
             name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
@@ -499,7 +499,7 @@ def _place_pairs(pairs, known, source):
         raise ValueError(_foreign(pairs, unknown, known, source))
     placed = {}
     for name, (kind, pair, (inputs, outputs)) in pairs.items():
-        layer = found[name][1]
+        _, layer = cast(tuple[str, _Layer], found[name])
         if (inputs, outputs) != (layer.inputs, sum(layer.outputs)):
             raise ValueError(
                 f"{source} is a LoRA for another model: its matrices for {name} take {inputs} numbers and give "
@@ -579,7 +579,8 @@ def _from_hub(source: str, hub: dict[str, Any]) -> Path:
         except OSError:
             files = None  # offline: what was downloaded before
         if files is None:
-            return _the_file(Path(snapshot_download(repository, **hub | {"local_files_only": True})), source)
+            here: dict[str, Any] = hub | {"local_files_only": True}
+            return _the_file(Path(snapshot_download(repository, **here)), source)
         usual = [file for file in files if file in ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")]
         if len(usual or files) != 1:
             raise ValueError(

@@ -109,7 +109,8 @@ def hub_folder(
     try:
         folder = snapshot_download(model, allow_patterns=_SMALL_FILES, **hub)
         weights = [name for part in parts for name in _named_weights(Path(folder), part)]
-        return snapshot_download(model, allow_patterns=weights, **hub | {"revision": Path(folder).name})
+        same: dict[str, Any] = hub | {"revision": Path(folder).name}
+        return snapshot_download(model, allow_patterns=weights, **same)
     except (OSError, EntryNotFoundError, HFValidationError) as e:
         raise FileNotFoundError(
             f"{model} cannot be had from the Hub ({str(e).splitlines()[0][:200]}); check the name and the connection."

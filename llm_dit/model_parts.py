@@ -24,7 +24,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import torch
@@ -113,7 +113,7 @@ def generation_defaults(
     "Return steps and guidance for a loaded model: Z-Image-Turbo's, with the reason, if it cannot be known."
     config = scheduler.config
     shift = None if config.get("use_dynamic_shifting") else config.get("shift", config.get("flow_shift"))
-    known = DEFAULTS_BY_SHIFT.get(shift)
+    known = None if shift is None else DEFAULTS_BY_SHIFT.get(shift)
     if known is None:
         return GenerationDefaults(
             8, 0.0, f"its scheduler has {'dynamic shifting' if shift is None else f'a shift of {shift}'}"
@@ -262,7 +262,7 @@ def _unpacked(module, dtype):
 def _read_gguf(file):
     "Return the tensors of a GGUF file; one sentence if it is damaged."
     try:
-        return load_single_file_checkpoint(str(file))
+        return cast(dict[str, torch.Tensor], load_single_file_checkpoint(str(file)))
     except Exception as e:  # gguf raises many kinds
         raise IncompleteWeightsError(
             f"{file} cannot be read as GGUF ({' '.join(str(e).split())[:120]}); download it again."
@@ -387,9 +387,10 @@ def check_pair(
     "`ValueError` if a VAE does not decode what a transformer makes, as Z-Image's pipeline goes about it."
     _check_class("transformer", transformer)
     _check_class("vae", vae)
-    said, factor = vae.config, 2 ** (len(vae.config.block_out_channels) - 1)
+    said = cast(Any, vae).config
+    factor = 2 ** (len(said.block_out_channels) - 1)
     wanted = {
-        "latent_channels": (said.latent_channels, transformer.in_channels),
+        "latent_channels": (said.latent_channels, cast(Any, transformer).in_channels),
         "in_channels": (said.in_channels, 3),
         "out_channels": (said.out_channels, 3),
         "the reduction of its sides": (factor, 8),

@@ -34,7 +34,7 @@ from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, RLock
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import numpy as np
@@ -422,7 +422,7 @@ class ZImagePipeline:
             replace(config, device="cpu", quantization=None) if apart else config,
         )
         if plan.frees_encoder:
-            encoder.backend.free()  # while the transformer is loaded
+            cast(FreeableBackend, encoder.backend).free()  # while the transformer is loaded
         transformer_given, given = transformer is not None, dict(transformer=transformer, vae=vae)
         loaded = {
             part: load_part(part, source, config, dtype, device, config.like) for part, source in sources.items()
@@ -513,12 +513,12 @@ class ZImagePipeline:
     @property
     def text_encoder(self) -> Any:
         "The language model, of transformers, with the layers that are read."
-        return self.encoder.backend.model
+        return cast(TransformersBackend, self.encoder.backend).model
 
     @property
     def tokenizer(self) -> Any:
         "The tokenizer, of transformers."
-        return self.encoder.backend.tokenizer.tokenizer
+        return cast(TransformersBackend, self.encoder.backend).tokenizer.tokenizer
 
     def to(
         self,
@@ -688,7 +688,7 @@ class ZImagePipeline:
                     seed=s if chosen[k] or schedule.draws_noise else 0,
                     batch_size=together[k],
                     negative_prompt=negatives[i],
-                    latents_hash=None if chosen[k] else hash_tensor(noise[k : k + 1]),
+                    latents_hash=None if noise is None or chosen[k] else hash_tensor(noise[k : k + 1]),
                     **made_of,
                     **said,
                 )
@@ -728,7 +728,7 @@ class ZImagePipeline:
         )
         if stopped:
             raise GenerationInterrupted(generation, len(wanted))
-        return generation
+        return cast(Generation, generation)  # some images were made, since nothing stopped them
 
     def _noise(self, latents, generators, counts, image):
         """Return the noise to start from, None if the seeds give it, and for each image whether its seed gives it all
@@ -1093,11 +1093,11 @@ class ZImagePipeline:
     def _size(self, height, width, image, strength):
         "The size of the picture; `ValueError` where it cannot be made."
         usual = image.size[::-1] if image else (self.default_size, self.default_size)
-        size = tuple(
+        height, width = size = tuple(
             value if side is None else as_int(side, name)
             for name, side, value in zip(("height", "width"), (height, width), usual)
         )
-        check_size(*size, self.pipe.transformer.config.axes_lens)
+        check_size(height, width, self.pipe.transformer.config.axes_lens)
         if image and size != usual:
             raise ValueError(
                 f"The picture to start from has {usual[0]} × {usual[1]} pixels, and {size[0]} × {size[1]} are asked "
@@ -1173,7 +1173,8 @@ class ZImagePipeline:
         **arguments,
     ):
         "Run diffusers' own loop on a copy of the scheduler that no other call sees."
-        pipeline, parts = (diffusers.ZImageImg2ImgPipeline if image else diffusers.ZImagePipeline), self.pipe
+        pipeline = cast(Any, diffusers.ZImageImg2ImgPipeline if image else diffusers.ZImagePipeline)
+        parts = self.pipe
         shape = (len(seeds), parts.transformer.in_channels, height // 8, width // 8)
         scheduler = adapt_scheduler(parts.scheduler, noise_generators(seeds, shape) if loop.draws_noise else ())
         pipe = pipeline(scheduler, parts.vae, None, None, parts.transformer)
@@ -1552,7 +1553,7 @@ def _as_kind(made, kind, processor):
     return list(made)
 
 
-def _stacked(images):
+def _stacked(images) -> Any:
     "Return PIL images as a list, others as one array or tensor, as diffusers does."
     if isinstance(images[0], np.ndarray):
         return np.stack(images)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from random import randrange
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import ipywidgets as widgets
 import torch
@@ -122,6 +122,12 @@ def _area(name: str, rows: int, **options: Any) -> widgets.Textarea:
     )  # a layout of its own: one that is shared hides all
 
 
+class _Texts(TypedDict):
+    system: str
+    thinking: str | None
+    assistant: str
+
+
 class Editor(widgets.VBox):
     "The left side: a template, and everything that is said, editable."
 
@@ -182,10 +188,10 @@ class Editor(widgets.VBox):
         "The template whose name stands in its field; None where there is none of that name."
         return self.registry[self.template.value] if self.template.value in self.registry else None
 
-    def said(self) -> dict[str, str | None]:
+    def said(self) -> _Texts:
         "The texts as they stand now."
-        thinking = {"off": None, "empty": "", "text": self.thinking.value}[self.think.value]
-        return dict(system=self.system.value, thinking=thinking, assistant=self.assistant.value)
+        thinking = {"off": None, "empty": "", "text": self.thinking.value}[cast(str, self.think.value)]
+        return _Texts(system=self.system.value, thinking=thinking, assistant=self.assistant.value)
 
     def put(self, system: str | None, thinking: str | None, assistant: str | None) -> None:
         "Write texts into the fields."
@@ -201,7 +207,7 @@ class Editor(widgets.VBox):
         if self.chosen is None:
             return True
         own, said = self.chosen.resolve(), self.said()
-        return any((own[name] or "") != (said[name] or "") for name in said) or (own["thinking"] is None) != (
+        return any((own[name] or "") != (text or "") for name, text in said.items()) or (own["thinking"] is None) != (
             said["thinking"] is None
         )
 
@@ -443,7 +449,7 @@ class Playground(widgets.VBox):
             raise TypeError(f"registry is {show_value(registry)}: expected a TemplateRegistry.")
         save_folder, delay = as_path(save_folder, "save_folder"), as_float(delay, "delay", 0)
         self.pipeline = source if isinstance(source, ZImagePipeline) else None
-        self.encoder: ZImageTextEncoder = source.encoder if self.pipeline else source
+        self.encoder = source.encoder if isinstance(source, ZImagePipeline) else source
         self.encoding: EncodingOutput | None = None  # what is shown
         self.pinned: EncodingOutput | None = None  # A
         self.generations: list[tuple[Settings, Generation]] = []  # pictures so far, and what they were made from
@@ -498,8 +504,8 @@ class Playground(widgets.VBox):
             e.prompt.value,
             **e.said(),
             seed=p.seed.value,
-            height=p.height.value,
-            width=p.width.value,
+            height=cast(int, p.height.value),
+            width=cast(int, p.width.value),
             steps=p.steps.value,
             hidden_layer=v.layer.value,
         )
@@ -674,17 +680,18 @@ class Playground(widgets.VBox):
     def _make(self, settings, overtaken):
         "Make one picture, step by step."
         p = self.painter
-        preview = LatentPreview(self.pipeline)
+        pipeline = cast(ZImagePipeline, self.pipeline)  # without one nothing asks for a picture
+        preview = LatentPreview(pipeline)
 
         def step(pipe, done, timestep, tensors):
             p.progress.max, p.progress.value = pipe.num_timesteps, done + 1
             if self._cancelled.is_set():
-                self.pipeline.cancel()
+                pipeline.cancel()
             show_png(p.picture, image_png(preview(pipe, done, timestep, tensors)))
 
         def make():
             p.progress.value = 0
-            made = self.pipeline(
+            made = pipeline(
                 settings.prompt,
                 **settings.texts(),
                 seed=settings.seed,

@@ -38,12 +38,11 @@ KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 class _LentLayer(DynamicLayer):
     "Keys and values of a beginning that all rows of a batch share; nothing is added to it."
 
-    def update(self, key_states, value_states, *args, **kwargs):
-        rows = len(key_states)
-        return tuple(
-            torch.cat([lent.expand(rows, -1, -1, -1), new], dim=-2)
-            for lent, new in ((self.keys, key_states), (self.values, value_states))
-        )
+    def update(self, key_states, value_states, *args, **kwargs) -> KeysAndValues:
+        def joined(lent, new):
+            return torch.cat([lent.expand(len(new), -1, -1, -1), new], dim=-2)
+
+        return joined(self.keys, key_states), joined(self.values, value_states)
 
 
 def lent_cache(
@@ -108,7 +107,7 @@ class PrefixCache:
             shared = common_length(entry.input_ids, input_ids) if entry else 0
             self.asked += len(input_ids)
             self.reused += shared
-            if not shared:
+            if entry is None or not shared:
                 return None, 0
             self.hits += 1
             self._entries.move_to_end((entry.input_ids, len(entry.past)))

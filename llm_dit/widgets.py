@@ -72,6 +72,7 @@ class LatestOnly:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._done != self._serial)
+                serial = self._serial
                 while not self._closed:  # until no newer request came within the delay
                     serial = self._serial
                     if not self._changed.wait_for(lambda: self._closed or self._serial != serial, self._delay):
@@ -214,7 +215,7 @@ class LayerExplorer(widgets.VBox):
 def highest_layer(encoder: ZImageTextEncoder) -> int:
     "The highest hidden state that a backend can give: of a loaded model, as many as it has layers."
     model = getattr(encoder.backend, "model", None)
-    return len(model.layers) if hasattr(model, "layers") else encoder.backend.num_layers - 1
+    return len(model.layers) if model is not None and hasattr(model, "layers") else encoder.backend.num_layers - 1
 
 
 def close_parts(widget: widgets.DOMWidget) -> None:
