@@ -155,7 +155,7 @@ _LOADING = _api("pipeline", "ZImagePipeline.from_pretrained") | _CONFIG
 _TEXT = _api("encoder", "ZImageTextEncoder.format")
 _ENCODE = _api("encoder", "ZImageTextEncoder.encode")
 _IMAGE = _api("pipeline", "ZImagePipeline.__call__")
-_RUN = _api("experiments", "run")
+_RUN = _api("experiments", "Sweep.run")
 _RAY = _api("scale", "RayExecutor.__init__")
 _PLANS = _api("memory", "memory_plans")
 _SHORT = dict(model="-m", template="-t", num_inference_steps="--steps", num_workers="--workers")

@@ -316,6 +316,123 @@ class EncodingOutput:
         labels = [span.label for span in self.spans[0] for _ in range(span.start, span.end)]
         return labels or [""] * len(self.embedding)
 
+    def norms(self) -> "pandas.DataFrame":  # columns prompt, position, token, label, norm, ratio
+        "The norm of every token of every prompt."
+        return _norms(self)
+
+    def compare(
+        self,
+        other: "EncodingOutput",  # one prompt, from the same text encoder
+    ) -> "pandas.DataFrame":  # one row per pair: tokens, indices, label, cosine, norms, their ratio, distance
+        "This prompt (a) and another (b), a row per pair of tokens; NaN where only one of them has the token."
+        return _compare(self, other)
+
+    def mean_vector(self) -> torch.Tensor:  # `(dim,)`, float32 or better, on the device of the embeddings
+        "The mean over all tokens of all prompts."
+        return _mean_vector(self)
+
+    def similarity(
+        self,
+        other: "EncodingOutput",  # from the same text encoder
+    ) -> float:  # -1 … 1
+        "The cosine between the two vectors that are the means over all tokens of each encoding."
+        return _similarity(self, other)
+
+    def statistics(self) -> "pandas.DataFrame":  # per dimension: mean, std, rms, largest, share, outlier
+        "What each dimension holds, over all tokens of all prompts; the largest share of the variance first."
+        return _statistics(self)
+
+    def pca(
+        self,
+        k: int = 2,  # how many components; at most one less than there are tokens
+    ) -> "pandas.DataFrame":  # columns prompt, position, token, label, pc1 … pck
+        "The principal components of all tokens of all prompts."
+        return _pca(self, k)
+
+    def scale(
+        self,
+        factor: float,  # 1 changes nothing
+        tokens: Sequence[int] | str | None = None,  # positions (negative from the end) or a label; None for all
+    ) -> "EncodingOutput":
+        """Multiply all tokens, or some, by a factor.
+
+        Z-Image's transformer begins with an RMSNorm of each row, so that a positive factor does nothing there: to
+        weaken or strengthen a word, `blend` it with another encoding, or add a vector.
+        """
+        return _scale(self, factor, tokens)
+
+    def clamp(
+        self,
+        limit: float,  # largest magnitude that stays, in the units of the embeddings
+    ) -> "EncodingOutput":
+        "Cut every number to at most this magnitude, sign kept; NaN stays NaN."
+        return _clamp(self, limit)
+
+    def mask_dims(
+        self,
+        dims: Sequence[int],  # dimensions from 0, negative from the end
+        value: float = 0.0,  # what they hold afterwards
+    ) -> "EncodingOutput":
+        "Set dimensions of every token to one value."
+        return _mask_dims(self, dims, value)
+
+    def blend(
+        self,
+        other: "EncodingOutput",  # as many prompts as here; the first goes with the first
+        weight: float = 0.5,  # 0 keeps this encoding, 1 takes the other
+        align: str = "tokens",  # "tokens", "position" or "mean"
+    ) -> "EncodingOutput":  # the tokens of this one
+        """Mix another encoding in: (1 - weight) of this one and weight of the other where tokens are paired.
+
+        Unpaired tokens stay.
+        """
+        return _blend(self, other, weight, align)
+
+    def blend_layers(
+        self,
+        weights: dict[int, float],  # layer → weight; layers as `layer` takes them
+        match_norms: bool = False,  # whether each layer's tokens first get the norms that they have here
+    ) -> "EncodingOutput":  # as this one, `hidden_layer` included
+        "The weighted sum of layers of the same pass."
+        return _blend_layers(self, weights, match_norms)
+
+    def __add__(self, other: "EncodingOutput | torch.Tensor") -> "EncodingOutput":
+        "Add an encoding of the same shape, or a vector `(dim,)` to every token."
+        return _plus(self, other, 1)
+
+    def __sub__(self, other: "EncodingOutput | torch.Tensor") -> "EncodingOutput":
+        "Subtract an encoding of the same shape, or a vector `(dim,)` from every token."
+        return _plus(self, other, -1)
+
+    def __mul__(self, factor: float) -> "EncodingOutput":
+        "The same as `scale(factor)`."
+        return self.scale(factor) if isinstance(factor, Real) or getattr(factor, "ndim", 1) == 0 else NotImplemented
+
+    __rmul__ = __mul__
+    __array_ufunc__ = None  # NumPy must not take an encoding for a list of numbers
+
+    def drop_tokens(
+        self,
+        tokens: Sequence[int] | str,  # positions in the only prompt, negative from the end, or a label as "system"
+    ) -> "EncodingOutput":
+        "Leave tokens out."
+        return _drop_tokens(self, tokens)
+
+    def repeat(
+        self,
+        times: int,  # 1 changes nothing
+    ) -> "EncodingOutput":
+        "All tokens of each prompt several times after one another."
+        return _repeat(self, times)
+
+    def pad(
+        self,
+        length: int,  # tokens that each prompt has afterwards
+        value: float = 0.0,  # what the new rows hold
+    ) -> "EncodingOutput":
+        "Append rows until each prompt has this length; they have id -1, an empty text and an empty label."
+        return _pad(self, length, value)
+
     def __repr__(self) -> str:
         unnamed = ["edited outside of its methods"] if self.edited and not self.history else []
         more = "".join(
@@ -503,13 +620,6 @@ def align_tokens(
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10002
-def _method(function):
-    "Make a function a method of `EncodingOutput`, so that it can be explained where it is needed."
-    function.__qualname__ = f"EncodingOutput.{function.__name__}"
-    setattr(EncodingOutput, function.__name__, function)
-    return function
-
-
 def _wide(x):
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -543,27 +653,20 @@ def _token_table(encoding):
     return pandas.DataFrame(rows, columns=["prompt", "position", "token", "label"])
 
 
-@_method
-def norms(self) -> "pandas.DataFrame":  # columns prompt, position, token, label, norm, ratio
-    "The norm of every token of every prompt."
-    table = _token_table(self).assign(norm=_all_tokens(self)[0].norm(dim=1).tolist())
+def _norms(encoding: EncodingOutput) -> "pandas.DataFrame":
+    table = _token_table(encoding).assign(norm=_all_tokens(encoding)[0].norm(dim=1).tolist())
     return table.assign(ratio=table["norm"] / table.groupby("prompt")["norm"].transform("median"))
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10008
-@_method
-def compare(
-    self,
-    other: EncodingOutput,  # one prompt, from the same text encoder
-) -> "pandas.DataFrame":  # one row per pair: tokens, indices, label, cosine, norms, their ratio, distance
-    "This prompt (a) and another (b), a row per pair of tokens; NaN where only one of them has the token."
+def _compare(encoding: EncodingOutput, other: EncodingOutput) -> "pandas.DataFrame":
     import pandas
 
     check_encoding(other, "other")
-    _ = self.embedding, other.embedding  # one prompt each, or a ValueError
-    both = _all_tokens(self, other)
-    rows = [[-1 if i is None else i for i in side] for side in zip(*align_tokens(self, other))]
-    a, b = (encoding.norms().reindex(i).reset_index(drop=True) for encoding, i in zip((self, other), rows))
+    _ = encoding.embedding, other.embedding  # one prompt each, or a ValueError
+    both = _all_tokens(encoding, other)
+    rows = [[-1 if i is None else i for i in side] for side in zip(*align_tokens(encoding, other))]
+    a, b = (one.norms().reindex(i).reset_index(drop=True) for one, i in zip((encoding, other), rows))
     x, y = (
         torch.cat([v, v.new_full((1, v.shape[1]), torch.nan)])[i].detach().cpu().double() for v, i in zip(both, rows)
     )
@@ -584,30 +687,21 @@ def compare(
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10012
-@_method
-def mean_vector(self) -> torch.Tensor:  # `(dim,)`, float32 or better, on the device of the embeddings
-    "The mean over all tokens of all prompts."
-    return _all_tokens(self)[0].mean(0)
+def _mean_vector(encoding: EncodingOutput) -> torch.Tensor:
+    return _all_tokens(encoding)[0].mean(0)
 
 
-@_method
-def similarity(
-    self,
-    other: EncodingOutput,  # from the same text encoder
-) -> float:  # -1 … 1
-    "The cosine between the two vectors that are the means over all tokens of each encoding."
+def _similarity(encoding: EncodingOutput, other: EncodingOutput) -> float:
     check_encoding(other, "other")
-    a, b = (x.mean(0).detach().cpu().double() for x in _all_tokens(self, other))
+    a, b = (x.mean(0).detach().cpu().double() for x in _all_tokens(encoding, other))
     return float(torch.cosine_similarity(a, b, dim=0).clamp(-1, 1))
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10015
-@_method
-def statistics(self) -> "pandas.DataFrame":  # per dimension: mean, std, rms, largest, share, outlier
-    "What each dimension holds, over all tokens of all prompts; the largest share of the variance first."
+def _statistics(encoding: EncodingOutput) -> "pandas.DataFrame":
     import pandas
 
-    x = _all_tokens(self)[0].detach().cpu().double()
+    x = _all_tokens(encoding)[0].detach().cpu().double()
     variance, rms = x.var(0, correction=0), x.square().mean(0).sqrt()
     finite = x.isfinite().all(0)
     table = pandas.DataFrame(
@@ -624,13 +718,8 @@ def statistics(self) -> "pandas.DataFrame":  # per dimension: mean, std, rms, la
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10019
-@_method
-def pca(
-    self,
-    k: int = 2,  # how many components; at most one less than there are tokens
-) -> "pandas.DataFrame":  # columns prompt, position, token, label, pc1 … pck
-    "The principal components of all tokens of all prompts."
-    x = _all_tokens(self)[0].detach().cpu().double()
+def _pca(encoding: EncodingOutput, k: int) -> "pandas.DataFrame":
+    x = _all_tokens(encoding)[0].detach().cpu().double()
     if not x.isfinite().all():
         raise ValueError(
             f"Tokens with NaN or Inf: {int((~x.isfinite()).any(1).sum())} of {len(x)}, expected none; drop_tokens "
@@ -645,7 +734,7 @@ def pca(
     centred = x - x.mean(0)
     _, size, axes = torch.linalg.svd(centred, full_matrices=False)
     axes = axes[:k] * axes[:k].gather(1, axes[:k].abs().argmax(1, keepdim=True)).sign()
-    table = _token_table(self).assign(**{f"pc{i + 1}": centred @ axis for i, axis in enumerate(axes)})
+    table = _token_table(encoding).assign(**{f"pc{i + 1}": centred @ axis for i, axis in enumerate(axes)})
     table.attrs["explained"] = (size.square() / size.square().sum())[:k].tolist()
     return table
 
@@ -691,56 +780,35 @@ def _positions(encoding, tokens):
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10025
-@_method
-def scale(
-    self,
-    factor: float,  # 1 changes nothing
-    tokens: Sequence[int] | str | None = None,  # positions (negative from the end) or a label; None for all
-) -> EncodingOutput:
-    """Multiply all tokens, or some, by a factor.
-
-    Z-Image's transformer begins with an RMSNorm of each row, so that a positive factor does nothing there: to weaken
-    or strengthen a word, `blend` it with another encoding, or add a vector.
-    """
+def _scale(encoding: EncodingOutput, factor: float, tokens: Sequence[int] | str | None) -> EncodingOutput:
     factor = _number(factor, "factor")
     if tokens is None:
-        return _edited(self, f"scale({factor})", [_wide(x) * factor for x in self.embeddings])
-    chosen, said = _positions(self, tokens)
-    states = [_wide(x).clone() for x in self.embeddings]
+        return _edited(encoding, f"scale({factor})", [_wide(x) * factor for x in encoding.embeddings])
+    chosen, said = _positions(encoding, tokens)
+    states = [_wide(x).clone() for x in encoding.embeddings]
     for x, i in zip(states, chosen):
         x[i] *= factor
-    return _edited(self, f"scale({factor}, {said})", states)
+    return _edited(encoding, f"scale({factor}, {said})", states)
 
 
 # %% ../nbs/03_encoding.ipynb #e0d1003b
-@_method
-def clamp(
-    self,
-    limit: float,  # largest magnitude that stays, in the units of the embeddings
-) -> EncodingOutput:
-    "Cut every number to at most this magnitude, sign kept; NaN stays NaN."
+def _clamp(encoding: EncodingOutput, limit: float) -> EncodingOutput:
     limit = _number(limit, "limit")
     if not limit >= 0:
         raise ValueError(f"limit={limit}: expected a magnitude, 0 or more.")
-    return _edited(self, f"clamp({limit})", [x.clamp(-limit, limit) for x in self.embeddings])
+    return _edited(encoding, f"clamp({limit})", [x.clamp(-limit, limit) for x in encoding.embeddings])
 
 
 # %% ../nbs/03_encoding.ipynb #e0d1004b
-@_method
-def mask_dims(
-    self,
-    dims: Sequence[int],  # dimensions from 0, negative from the end
-    value: float = 0.0,  # what they hold afterwards
-) -> EncodingOutput:
-    "Set dimensions of every token to one value."
+def _mask_dims(encoding: EncodingOutput, dims: Sequence[int], value: float) -> EncodingOutput:
     dims, value = as_ints(dims, "dims"), _number(value, "value")
     changed = [
         x.index_fill(
             1, torch.tensor(_indices(dims, x.shape[1], "Dimension"), dtype=torch.int64, device=x.device), value
         )
-        for x in self.embeddings
+        for x in encoding.embeddings
     ]
-    return _edited(self, f"mask_dims({[int(i) for i in dims]}{f', {value}' if value else ''})", changed)
+    return _edited(encoding, f"mask_dims({[int(i) for i in dims]}{f', {value}' if value else ''})", changed)
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10031
@@ -758,27 +826,17 @@ def _named(encoding):
 
 
 # %% ../nbs/03_encoding.ipynb #e0d1005b
-@_method
-def blend(
-    self,
-    other: EncodingOutput,  # as many prompts as here; the first goes with the first
-    weight: float = 0.5,  # 0 keeps this encoding, 1 takes the other
-    align: str = "tokens",  # "tokens", "position" or "mean"
-) -> EncodingOutput:  # the tokens of this one
-    """Mix another encoding in: (1 - weight) of this one and weight of the other where tokens are paired.
-
-    Unpaired tokens stay.
-    """
+def _blend(encoding: EncodingOutput, other: EncodingOutput, weight: float, align: str) -> EncodingOutput:
     check_encoding(other, "other")
     weight = _number(weight, "weight", finite=True)
-    if len(self) != len(other):
+    if len(encoding) != len(other):
         raise ValueError(
-            f"{len(self)} prompts and {len(other)}: expected equal counts; choose prompts, as in encoding[0]."
+            f"{len(encoding)} prompts and {len(other)}: expected equal counts; choose prompts, as in encoding[0]."
         )
     if align not in ("tokens", "position", "mean"):
         raise ValueError(f"align={align!r}: expected 'tokens', 'position' or 'mean'.")
     mixed = []
-    for a, b in zip(self, other):
+    for a, b in zip(encoding, other):
         x, y = _all_tokens(a, b)
         y = y.to(x.device)
         pairs = (
@@ -792,17 +850,11 @@ def blend(
             if align == "mean"
             else x.index_copy(0, i, ((1 - weight) * x[i] + weight * y[j]).to(x.dtype))
         )
-    return _edited(self, f"blend({_named(other)}, {weight}{'' if align == 'tokens' else f', {align!r}'})", mixed)
+    return _edited(encoding, f"blend({_named(other)}, {weight}{'' if align == 'tokens' else f', {align!r}'})", mixed)
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10035
-@_method
-def blend_layers(
-    self,
-    weights: dict[int, float],  # layer → weight; layers as `layer` takes them
-    match_norms: bool = False,  # whether each layer's tokens first get the norms that they have here
-) -> EncodingOutput:  # as this one, `hidden_layer` included
-    "The weighted sum of layers of the same pass."
+def _blend_layers(encoding: EncodingOutput, weights: dict[int, float], match_norms: bool) -> EncodingOutput:
     if not isinstance(weights, Mapping):
         raise TypeError(
             f"weights is {show_value(weights)}: expected a dictionary layer → weight, as in blend_layers({{-2: 0.7, "
@@ -819,12 +871,12 @@ def blend_layers(
         )
 
     weights = {as_int(i, "layer"): as_float(weight, f"weights[{i}]") for i, weight in weights.items()}
-    states = [self.layer(i).embeddings for i in weights]
+    states = [encoding.layer(i).embeddings for i in weights]
     mixed = [
         sum(weight * part(x, y) for weight, y in zip(weights.values(), several))
-        for x, *several in zip(self.embeddings, *states)
+        for x, *several in zip(encoding.embeddings, *states)
     ]
-    return _edited(self, f"blend_layers({weights}{', match_norms=True' if match_norms else ''})", mixed)
+    return _edited(encoding, f"blend_layers({weights}{', match_norms=True' if match_norms else ''})", mixed)
 
 
 # %% ../nbs/03_encoding.ipynb #e0d10038
@@ -850,102 +902,64 @@ def _plus(a, b, sign):
     )
 
 
-# %% ../nbs/03_encoding.ipynb #e0d1006b
-@_method
-def __add__(self, other: "EncodingOutput | torch.Tensor") -> EncodingOutput:  # noqa: N807 - a method
-    "Add an encoding of the same shape, or a vector `(dim,)` to every token."
-    return _plus(self, other, 1)
-
-
-@_method
-def __sub__(self, other: "EncodingOutput | torch.Tensor") -> EncodingOutput:  # noqa: N807 - a method
-    "Subtract an encoding of the same shape, or a vector `(dim,)` from every token."
-    return _plus(self, other, -1)
-
-
-@_method
-def __mul__(self, factor: float) -> EncodingOutput:  # noqa: N807 - a method
-    "The same as `scale(factor)`."
-    return self.scale(factor) if isinstance(factor, Real) or getattr(factor, "ndim", 1) == 0 else NotImplemented
-
-
-EncodingOutput.__rmul__ = __mul__
-EncodingOutput.__array_ufunc__ = None  # NumPy must not take an encoding for a list of numbers
-
-
 # %% ../nbs/03_encoding.ipynb #e0d10042
-@_method
-def drop_tokens(
-    self,
-    tokens: Sequence[int] | str,  # positions in the only prompt (negative from the end), or a label such as "system"
-) -> EncodingOutput:
-    "Leave tokens out."
-    chosen, said = _positions(self, tokens)
-    rows = [[i for i in range(len(x)) if i not in out] for x, out in zip(self.embeddings, map(set, chosen))]
+def _drop_tokens(encoding: EncodingOutput, tokens: Sequence[int] | str) -> EncodingOutput:
+    chosen, said = _positions(encoding, tokens)
+    rows = [[i for i in range(len(x)) if i not in out] for x, out in zip(encoding.embeddings, map(set, chosen))]
     if not all(rows):
         raise ValueError(
             f"drop_tokens({said}) leaves no token of prompt {[bool(r) for r in rows].index(False)}: a transformer "
             "cannot read zero tokens; keep at least one."
         )
     return _edited(
-        self,
+        encoding,
         f"drop_tokens({said})",
-        [x[r] for x, r in zip(self.embeddings, rows)],
-        input_ids=[ids[r] for ids, r in zip(self.input_ids, rows)],
-        tokens=[[words[i] for i in r] for words, r in zip(self.tokens, rows)],
-        spans=[token_spans(spans, [(i, i + 1) for i in r]) if spans else () for spans, r in zip(self.spans, rows)],
+        [x[r] for x, r in zip(encoding.embeddings, rows)],
+        input_ids=[ids[r] for ids, r in zip(encoding.input_ids, rows)],
+        tokens=[[words[i] for i in r] for words, r in zip(encoding.tokens, rows)],
+        spans=[token_spans(spans, [(i, i + 1) for i in r]) if spans else () for spans, r in zip(encoding.spans, rows)],
     )
 
 
 # %% ../nbs/03_encoding.ipynb #e0d1007b
-@_method
-def repeat(
-    self,
-    times: int,  # 1 changes nothing
-) -> EncodingOutput:
-    "All tokens of each prompt several times after one another."
+def _repeat(encoding: EncodingOutput, times: int) -> EncodingOutput:
     times = as_int(times, "times")
     if times < 1:
         raise ValueError(f"times={times}: expected at least 1.")
     return _edited(
-        self,
+        encoding,
         f"repeat({times})",
-        [x.repeat(times, 1) for x in self.embeddings],
-        input_ids=[ids.repeat(times) for ids in self.input_ids],
-        tokens=[words * times for words in self.tokens],
+        [x.repeat(times, 1) for x in encoding.embeddings],
+        input_ids=[ids.repeat(times) for ids in encoding.input_ids],
+        tokens=[words * times for words in encoding.tokens],
         spans=[
             tuple(TokenSpan(s.label, s.start + n * len(x), s.end + n * len(x)) for n in range(times) for s in spans)
-            for x, spans in zip(self.embeddings, self.spans)
+            for x, spans in zip(encoding.embeddings, encoding.spans)
         ],
     )
 
 
 # %% ../nbs/03_encoding.ipynb #e0d1008b
-@_method
-def pad(
-    self,
-    length: int,  # tokens that each prompt has afterwards
-    value: float = 0.0,  # what the new rows hold
-) -> EncodingOutput:
-    "Append rows until each prompt has this length; they have id -1, an empty text and an empty label."
+def _pad(encoding: EncodingOutput, length: int, value: float) -> EncodingOutput:
     length, value = as_int(length, "length"), _number(value, "value")
-    longest = max(map(len, self.embeddings), default=0)
+    longest = max(map(len, encoding.embeddings), default=0)
     if longest > length:
         raise ValueError(
             f"length={length}: a prompt has {longest} tokens already; choose at least that, or drop_tokens first."
         )
-    more = [length - len(x) for x in self.embeddings]
+    more = [length - len(x) for x in encoding.embeddings]
 
     def grown(xs, fill):
         return [torch.cat([x, x.new_full((n, *x.shape[1:]), fill)]) for x, n in zip(xs, more)]
 
     return _edited(
-        self,
+        encoding,
         f"pad({length}{f', {value}' if value else ''})",
-        grown(self.embeddings, value),
-        input_ids=grown(self.input_ids, -1),
-        tokens=[words + [""] * n for words, n in zip(self.tokens, more)],
+        grown(encoding.embeddings, value),
+        input_ids=grown(encoding.input_ids, -1),
+        tokens=[words + [""] * n for words, n in zip(encoding.tokens, more)],
         spans=[
-            (*spans, TokenSpan("", length - n, length)) if spans and n else spans for spans, n in zip(self.spans, more)
+            (*spans, TokenSpan("", length - n, length)) if spans and n else spans
+            for spans, n in zip(encoding.spans, more)
         ],
     )

@@ -257,6 +257,37 @@ class Sweep:
         "The arguments of each cell, in order."
         return [dict(cell) for cell in self._cells]
 
+    def plan(
+        self,
+        model: ZImageTextEncoder | ZImagePipeline,  # what computes
+        store: Store | str | Path,  # where results are kept
+        *,
+        pictures: bool | None = None,  # whether to make pictures; if not given, where the model makes any
+        embeddings: bool = True,  # keep the embeddings, not only their length and norm; pictures need them
+        retry_failed: bool = False,  # try again what failed in an earlier run
+    ) -> "SweepPlan":
+        "What a run would have to do; nothing is computed."
+        return _plan(self, model, store, pictures, embeddings, retry_failed)
+
+    def run(
+        self,
+        model: ZImageTextEncoder | ZImagePipeline,  # what computes
+        store: Store | str | Path,  # where results are kept, and found again
+        *,
+        executor: "str | Executor" = "serial",  # who computes: a name of EXECUTORS, or an object with `map`
+        pictures: bool | None = None,  # whether to make pictures; if not given, where the model makes any
+        embeddings: bool = True,  # keep the embeddings, not only their length and norm; pictures need them
+        retry_failed: bool = False,  # try again what failed in an earlier run
+        texts_per_call: int = 64,  # encoded together if there are no images; as many are lost if killed
+        progress: bool = True,  # say what is to be done, and show a bar with the time left
+    ) -> "Results":
+        """Compute what the store does not have yet.
+
+        A cell that fails becomes a row with its error; the others go on. Ctrl+C raises `SweepInterrupted`, a
+        `KeyboardInterrupt`: what was finished is stored, and the same call goes on from there.
+        """
+        return _run(self, model, store, executor, pictures, embeddings, retry_failed, texts_per_call, progress)
+
     def to_yaml(
         self,
         path: str | Path,  # file to write
@@ -569,28 +600,14 @@ class SweepPlan:
 
 
 # %% ../nbs/09b_experiments.ipynb #9f941789
-def _method_of(cls):
-    "Make a function a method of a class, so that it can be explained where it is needed."
-
-    def add(function):
-        function.__qualname__ = f"{cls.__name__}.{function.__name__}"
-        setattr(cls, function.__name__, function)
-        return function
-
-    return add
-
-
-@_method_of(Sweep)
-def plan(
-    self,
-    model: ZImageTextEncoder | ZImagePipeline,  # what computes
-    store: Store | str | Path,  # where results are kept
-    *,
-    pictures: bool | None = None,  # whether to make pictures; if not given, where the model makes any
-    embeddings: bool = True,  # keep the embeddings, not only their length and norm; pictures need them
-    retry_failed: bool = False,  # try again what failed in an earlier run
+def _plan(
+    sweep: Sweep,
+    model: ZImageTextEncoder | ZImagePipeline,
+    store: Store | str | Path,
+    pictures: bool | None,
+    embeddings: bool,
+    retry_failed: bool,
 ) -> SweepPlan:
-    "What a run would have to do; nothing is computed."
     pipeline = model if isinstance(model, ZImagePipeline) else None
     if not isinstance(model, (ZImageTextEncoder, ZImagePipeline)):
         raise TypeError(
@@ -601,7 +618,7 @@ def plan(
         raise ValueError("pictures=True: a text encoder makes none; give a ZImagePipeline.")
     pictures = bool(pipeline) if pictures is None else pictures
     plan = SweepPlan(
-        self,
+        sweep,
         model,
         store if isinstance(store, Store) else Store(store),
         pictures,
@@ -609,7 +626,7 @@ def plan(
         retry_failed,
         _about(model, pictures),
     )
-    for cell in self._cells:
+    for cell in sweep._cells:
         plan.cells.append(_planned(plan, cell))
     return plan
 
@@ -790,29 +807,22 @@ def _measured(encoding, seconds):
 
 
 # %% ../nbs/09b_experiments.ipynb #f6a98b13
-@_method_of(Sweep)
-def run(
-    self,
-    model: ZImageTextEncoder | ZImagePipeline,  # what computes
-    store: Store | str | Path,  # where results are kept, and found again
-    *,
-    executor: str | Executor = "serial",  # who computes: a name of EXECUTORS, or an object with `map`
-    pictures: bool | None = None,  # whether to make pictures; if not given, where the model makes any
-    embeddings: bool = True,  # keep the embeddings, not only their length and norm; pictures need them
-    retry_failed: bool = False,  # try again what failed in an earlier run
-    texts_per_call: int = 64,  # encoded together if there are no images; as many are lost if killed
-    progress: bool = True,  # say what is to be done, and show a bar with the time left
+def _run(
+    sweep: Sweep,
+    model: ZImageTextEncoder | ZImagePipeline,
+    store: Store | str | Path,
+    executor: str | Executor,
+    pictures: bool | None,
+    embeddings: bool,
+    retry_failed: bool,
+    texts_per_call: int,
+    progress: bool,
 ) -> "Results":
-    """Compute what the store does not have yet.
-
-    A cell that fails becomes a row with its error; the others go on. Ctrl+C raises `SweepInterrupted`, a
-    `KeyboardInterrupt`: what was finished is stored, and the same call goes on from there.
-    """
     texts_per_call = as_int(texts_per_call, "texts_per_call", 1)
     executor, plan = _executor(executor), None
     store = store if isinstance(store, Store) else Store(store)
     try:
-        plan = self.plan(model, store, pictures=pictures, embeddings=embeddings, retry_failed=retry_failed)
+        plan = sweep.plan(model, store, pictures=pictures, embeddings=embeddings, retry_failed=retry_failed)
         if progress:
             print(plan)
         for cell in plan.cells:
@@ -962,6 +972,44 @@ class Results:
         image.load()
         return image
 
+    def grid(
+        self,
+        x: str,  # argument whose values are the columns
+        y: str,  # argument whose values are the rows
+        **fixed: Any,  # values of what else is varied
+    ) -> Figure:
+        "Pictures in a grid of two arguments."
+        return _grid(self, x, y, fixed)
+
+    def contact_sheet(
+        self,
+        columns: int = 6,  # pictures in a row
+        **fixed: Any,  # only cells with these values
+    ) -> Figure:
+        "All pictures, each above what is varied."
+        return _contact_sheet(self, columns, fixed)
+
+    def summary(
+        self,
+        by: str | Sequence[str],  # argument or arguments whose values make the groups
+        metric: str | Callable[[Any], float] = "norm",  # a column of the table, or a function of what `of` says
+        of: str = "embedding",  # or "image": what the function takes
+        over: str | None = "prompt",  # what the bootstrap draws, averaged first; None draws cells
+        **options: float,  # `repeats`, `level`, `seed` of `bootstrap`
+    ) -> pd.DataFrame:  # one row per group: mean, low, high, n
+        "Means of groups of cells with bootstrap intervals."
+        return _summary(self, by, metric, of, over, options)
+
+    def compare(
+        self,
+        axis: str,  # the argument that makes the difference
+        control: Any,  # its value in the control arm
+        metric: Callable[[Any, Any], float],  # a function of two embeddings or pictures, the control's first
+        of: str = "embedding",  # or "image"
+    ) -> pd.DataFrame:  # arguments, `control`, `cell` (numbers), `value` (NaN if one of them failed)
+        "Every cell against the one that differs from it in one argument only."
+        return _compare(self, axis, control, metric, of)
+
     def _file(self, i, kind):
         "Path of an embedding or picture; `ValueError` where there is none."
         i = as_int(i, "the number of the cell")
@@ -1042,19 +1090,18 @@ def _outcome(store, planned):
 
 
 # %% ../nbs/09b_experiments.ipynb #0f9edf43
-@_method_of(Results)
-def _rows(self, fixed, *axes):
+def _rows(results: Results, fixed, *axes):
     """Numbers of the cells that have some values.
 
     `ValueError` where an argument is not in the sweep, or no cell has the value.
     """
     for name in (*fixed, *axes):
-        if name not in (known := [*self.sweep.axes, *self.sweep.constants]):
+        if name not in (known := [*results.sweep.axes, *results.sweep.constants]):
             raise ValueError(f"{name!r} is not an argument of this sweep; {nearest_name(name, known)}")
     fixed = {name: _value(name, value) for name, value in fixed.items()}
     rows = [
         i
-        for i, cell in enumerate(self.sweep._cells)
+        for i, cell in enumerate(results.sweep._cells)
         if all(_shown(cell.get(name)) == _shown(value) for name, value in fixed.items())
     ]
     if not rows:
@@ -1065,97 +1112,84 @@ def _rows(self, fixed, *axes):
     return rows
 
 
-@_method_of(Results)
-def _shown_image(self, i):
+def _shown_image(results: Results, i):
     "The picture of a cell, or a grey one."
-    if self._frame["picture"].iloc[i] is not None:
-        return self.image(i)
+    if results._frame["picture"].iloc[i] is not None:
+        return results.image(i)
     return Image.new(
         "RGB",
-        next((self.image(j).size for j, path in enumerate(self._frame["picture"]) if path is not None), (64, 64)),
+        next(
+            (results.image(j).size for j, path in enumerate(results._frame["picture"]) if path is not None), (64, 64)
+        ),
         "#dddddd",
     )
 
 
-@_method_of(Results)
-def grid(
-    self,
-    x: str,  # argument whose values are the columns
-    y: str,  # argument whose values are the rows
-    **fixed: Any,  # values of what else is varied
-) -> Figure:
-    "Pictures in a grid of two arguments."
-    rows, places = self._rows(fixed, x, y), {}
+def _grid(results: Results, x: str, y: str, fixed: dict[str, Any]) -> Figure:
+    rows, places = _rows(results, fixed, x, y), {}
     for i in rows:
-        places.setdefault(tuple(_shown(self.sweep._cells[i].get(axis)) for axis in (y, x)), []).append(i)
+        places.setdefault(tuple(_shown(results.sweep._cells[i].get(axis)) for axis in (y, x)), []).append(i)
     if more := next((cells for cells in places.values() if len(cells) > 1), None):
-        free = [axis for axis in self.sweep.axes if axis not in (x, y, *fixed)]
+        free = [axis for axis in results.sweep.axes if axis not in (x, y, *fixed)]
         raise ValueError(
             f"{len(more)} cells share a place; fix {' and '.join(free) or 'more'} as well, as in grid({x!r}, {y!r}, "
-            f"{', '.join(f'{axis}={_shown(self.sweep.axes[axis][0])!r}' for axis in free)})."
+            f"{', '.join(f'{axis}={_shown(results.sweep.axes[axis][0])!r}' for axis in free)})."
         )
     ys, xs = ([*dict.fromkeys(place[n] for place in places)] for n in (0, 1))
 
     def picture(place):
         return (
-            self._shown_image(places[place][0]) if place in places else self._shown_image(-1).point(lambda value: 255)
+            _shown_image(results, places[place][0])
+            if place in places
+            else _shown_image(results, -1).point(lambda value: 255)
         )
 
     return xy_grid([[picture((b, a)) for a in xs] for b in ys], [_named(x, a) for a in xs], [_named(y, b) for b in ys])
 
 
-@_method_of(Results)
-def contact_sheet(
-    self,
-    columns: int = 6,  # pictures in a row
-    **fixed: Any,  # only cells with these values
-) -> Figure:
-    "All pictures, each above what is varied."
-    rows = self._rows(fixed)
+def _contact_sheet(results: Results, columns: int, fixed: dict[str, Any]) -> Figure:
+    rows = _rows(results, fixed)
     labels = [
         ", ".join(
-            _named(axis, _shown(self.sweep._cells[i].get(axis))) for axis in self.sweep.axes if axis not in fixed
+            _named(axis, _shown(results.sweep._cells[i].get(axis))) for axis in results.sweep.axes if axis not in fixed
         )
         for i in rows
     ]
-    return sheet_of([self._shown_image(i) for i in rows], labels, columns)
+    return sheet_of([_shown_image(results, i) for i in rows], labels, columns)
 
 
 # %% ../nbs/09b_experiments.ipynb #70149c7c
-@_method_of(Results)
-def _measure(self, metric, of, *cells):
+def _measure(results: Results, metric, of, *cells):
     "A metric of one or more cells; NaN where one of them has nothing to measure."
     if of not in ("embedding", "image"):
         raise ValueError(f"of={of!r}: expected 'embedding' or 'image'.")
-    if any(self._frame["picture" if of == "image" else "embedding"].iloc[i] is None for i in cells):
+    if any(results._frame["picture" if of == "image" else "embedding"].iloc[i] is None for i in cells):
         return float("nan")
-    value = metric(*(getattr(self, of)(i) for i in cells))
+    value = metric(*(getattr(results, of)(i) for i in cells))
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"metric returned {show_value(value)}: expected a number.") from None
 
 
-@_method_of(Results)
-def summary(
-    self,
-    by: str | Sequence[str],  # argument or arguments whose values make the groups
-    metric: str | Callable[[Any], float] = "norm",  # a column of the table, or a function of an embedding or picture
-    of: str = "embedding",  # or "image": what the function takes
-    over: str | None = "prompt",  # what the bootstrap draws, averaged first; None draws cells
-    **options: float,  # `repeats`, `level`, `seed` of `bootstrap`
-) -> pd.DataFrame:  # one row per group: mean, low, high, n
-    "Means of groups of cells with bootstrap intervals."
+def _summary(
+    results: Results,
+    by: str | Sequence[str],
+    metric: str | Callable[[Any], float],
+    of: str,
+    over: str | None,
+    options: dict[str, float],
+) -> pd.DataFrame:
     by = [by] if isinstance(by, str) else as_list(by, "by")
-    self._rows({}, *by)
+    _rows(results, {}, *by)
     if not isinstance(metric, str) and not callable(metric):
         raise TypeError(
             f"metric is {show_value(metric)}: expected a column of the table, or a function of an embedding or image."
         )
     if isinstance(metric, str):
-        return summarize(self._frame, metric, by, over, **options)
+        return summarize(results._frame, metric, by, over, **options)
     return summarize(
-        self._frame.assign(value=[self._measure(metric, of, i) for i in range(len(self))]),
+        results._frame.assign(value=[_measure(results, metric, of, i) for i in range(len(results))]),
         "value",
         by,
         over,
@@ -1163,38 +1197,30 @@ def summary(
     )
 
 
-@_method_of(Results)
-def compare(
-    self,
-    axis: str,  # the argument that makes the difference
-    control: Any,  # its value in the control arm
-    metric: Callable[[Any, Any], float],  # a function of two embeddings or pictures, the control's first
-    of: str = "embedding",  # or "image"
-) -> pd.DataFrame:  # arguments, `control`, `cell` (numbers), `value` (NaN if one of them failed)
-    "Every cell against the one that differs from it in one argument only."
+def _compare(results: Results, axis: str, control: Any, metric: Callable[[Any, Any], float], of: str) -> pd.DataFrame:
     if not callable(metric):
         raise TypeError(f"metric is {show_value(metric)}: expected a function of two embeddings or images.")
-    rows, others = self._rows({axis: control}, axis), [name for name in self.sweep.axes if name != axis]
+    rows, others = _rows(results, {axis: control}, axis), [name for name in results.sweep.axes if name != axis]
 
     def same(i):
-        return tuple(_shown(self.sweep._cells[i].get(name)) for name in others)
+        return tuple(_shown(results.sweep._cells[i].get(name)) for name in others)
 
     controls = {same(i): i for i in rows}
     if len(controls) < len(rows):
         raise ValueError("Some cells are in the sweep twice; leave the doubles out.")
-    pairs = [(controls[same(i)], i) for i in sorted(set(range(len(self))) - set(rows)) if same(i) in controls]
+    pairs = [(controls[same(i)], i) for i in sorted(set(range(len(results))) - set(rows)) if same(i) in controls]
     if not pairs:
         raise ValueError(
             f"No cell differs from one with {axis}={_shown(control)!r} in {axis} alone; such pairs come from "
             "how='product'."
         )
     table = (
-        self.table[list(dict.fromkeys((*self.sweep.axes, *self.sweep.constants)))]
+        results.table[list(dict.fromkeys((*results.sweep.axes, *results.sweep.constants)))]
         .iloc[[i for _, i in pairs]]
         .reset_index(drop=True)
     )
     return table.assign(
         control=[a for a, _ in pairs],
         cell=[b for _, b in pairs],
-        value=[self._measure(metric, of, a, b) for a, b in pairs],
+        value=[_measure(results, metric, of, a, b) for a, b in pairs],
     )

@@ -37,7 +37,9 @@ class Parameter:
 
 
 def _alternatives(annotation: ast.expr | None) -> list[str]:
-    "The members of a union of types, as they are written."
+    "The members of a union of types, as they are written, in quotes or without."
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
     if isinstance(annotation, ast.BinOp):
         return [*_alternatives(annotation.left), *_alternatives(annotation.right)]
     return [ast.unparse(annotation)] if annotation else []

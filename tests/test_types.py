@@ -29,6 +29,12 @@ def test_methods_are_offered():
     assert {"encoder", "load_lora", "reproduce", "recipe_for", "scheduler", "to", "weights"} <= pipe
     encoding = completions("from llm_dit import EncodingOutput\nencoding: EncodingOutput\nencoding.")
     assert {"embedding", "embeddings", "layer", "save", "tokens", "token_labels"} <= encoding
+    assert {"compare", "norms", "similarity", "mean_vector", "statistics", "pca"} <= encoding
+    assert {"scale", "clamp", "mask_dims", "blend", "blend_layers", "drop_tokens", "repeat", "pad"} <= encoding
+    sweep = 'from llm_dit import Sweep\nsweep = Sweep(prompt="a star")\n'
+    assert {"cells", "plan", "run", "to_yaml"} <= completions(f"{sweep}sweep.")
+    results = completions(f'{sweep}sweep.run(None, "a folder").')
+    assert {"compare", "contact_sheet", "embedding", "grid", "image", "summary", "table"} <= results
 
 
 def test_nothing_heavy_is_imported():

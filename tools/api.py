@@ -19,29 +19,15 @@ class Module:
         self.objects: ModuleType = import_module(name)
         self.lines = open(self.objects.__file__).read().splitlines()
 
-    def entries(self, cell: str, only_methods: bool = False) -> list[str]:
-        """Markdown for each public class, function and constant that a cell of the notebook defines.
-
-        Or only for the methods that it adds to a class.
-        """
-        return [
-            entry
-            for node in ast.parse(cell).body
-            if (not only_methods or (isinstance(node, ast.FunctionDef) and _owner(node)))
-            and (entry := self._entry(node, cell.splitlines()))
-        ]
+    def entries(self, cell: str) -> list[str]:
+        """Markdown for each public class, function and constant that a cell of the notebook defines."""
+        return [entry for node in ast.parse(cell).body if (entry := self._entry(node, cell.splitlines()))]
 
     def _entry(self, node: ast.stmt, cell: list[str]) -> str | None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             return self._class(node, cell)
-        if isinstance(node, ast.FunctionDef):
-            owner = _owner(node)
-            if owner:
-                return self._function(
-                    node, f"{owner}.{node.name}", "method", getattr(getattr(self.objects, owner), node.name), cell
-                )
-            if not node.name.startswith("_"):
-                return self._function(node, node.name, "function", getattr(self.objects, node.name), cell)
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            return self._function(node, node.name, "function", getattr(self.objects, node.name), cell)
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             name, told = (
                 getattr(getattr(node, "target", None) or node.targets[0], "id", "_"),
@@ -118,26 +104,14 @@ class Module:
         return found[0] if found else None
 
 
-def _owner(node: ast.FunctionDef) -> str | None:
-    """The class of which a notebook makes a function a method, with the decorator `_method` (of `EncodingOutput`) or
-    `_method_of(a class)`.
-    """
-    marked = [
-        "EncodingOutput" if getattr(d, "id", "") == "_method" else d.args[0].id
-        for d in node.decorator_list
-        if getattr(d, "id", "") == "_method" or getattr(getattr(d, "func", None), "id", "") == "_method_of"
-    ]
-    return marked[0] if marked and not node.name.startswith("_") else None
-
-
 def _kind(node: ast.FunctionDef) -> str:
     names = {getattr(d, "id", getattr(d, "attr", "")) for d in node.decorator_list}
     return "setter" if "setter" in names else "property" if names & {"property", "cached_property"} else "method"
 
 
 def _arguments(node: ast.FunctionDef) -> str:
-    """Arguments as written, without `self` and `cls`."""
-    arguments = ast.unparse(node.args)
+    """Arguments as written, without `self`, `cls`, and the quotes of types that are not known yet."""
+    arguments = re.sub(r": '([^']*)'", r": \1", ast.unparse(node.args))
     return re.sub(r"^(self|cls)(: [^,]+)?(, |$)", "", arguments)
 
 
@@ -156,7 +130,10 @@ def _rows(node: ast.FunctionDef, comments: dict) -> list[tuple[str, str, str, st
         for star, x in (("*", a.vararg), ("**", a.kwarg))
         if x
     ]
-    made = [(f"`{name}`", _code(kind), _code(default), _text(told)) for name, kind, default, told in rows]
+    made = [
+        (f"`{name}`", f"`{_annotation(kind)}`" if kind else "", _code(default), _text(told))
+        for name, kind, default, told in rows
+    ]
     if comments.get("return"):
         made.append(
             ("*returns*", f"`{_annotation(node.returns)}`" if node.returns else "", "", _text(comments["return"]))

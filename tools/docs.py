@@ -64,7 +64,7 @@ def _cells(cell, module, known):
         return []
     if said.keys() & {"export", "exporti", "exports"}:
         cell.metadata["tags"] = ["hide-input"]
-        entries = module.entries(cell.source, only_methods="exporti" in said)
+        entries = [] if "exporti" in said else module.entries(cell.source)
         return [*(nbformat.v4.new_markdown_cell(entry) for entry in entries), cell]
     if said.get("echo") == "echo: false":
         cell.metadata["tags"] = ["remove-input"]
