@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import pandas as pd
@@ -43,14 +43,14 @@ from transformers import AutoModel, AutoTokenizer, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicCache
 
 from .backends import BackendConfig, TransformersBackend, component_subfolders, first_layers, resolve_model
-from .memory import MEMORY, empty_part, model_configs
+from .memory import MEMORY, MemoryPlan, empty_part, model_configs
 from .packed_weights import can_pack, pack_linears
 from .pipeline import ZImagePipeline, draw_latents, linear_sigmas
 from .prefix_cache import cache_arguments
 
 # %% ../nbs/10a_benchmark.ipynb #76b38695
 #: Qwen/Qwen3-0.6B and Qwen/Qwen3-4B, config.json; `tiny` is for tests of this benchmark.
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "tiny": dict(
         vocab_size=8192,
         hidden_size=64,
@@ -97,7 +97,7 @@ def random_decoder(
     return model
 
 
-def _with_random_weights(model, dtype, device="cpu", seed=0):
+def _with_random_weights(model, dtype, device: str | torch.device = "cpu", seed=0) -> Any:
     "A model of the meta device with weights as a fresh one has them."
     model, source = model.to(dtype).to_empty(device=device).eval(), torch.Generator(device).manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -114,7 +114,8 @@ def both(
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(resolve_model("tiny"), subfolder="tokenizer")
     config = config or BackendConfig(cache_bytes=0)
     layers = model.config.num_hidden_layers
-    pipe = diffusers.ZImagePipeline(diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0), None, model, tokenizer, None)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pipe = cast(Any, diffusers.ZImagePipeline)(scheduler, None, model, tokenizer, None)
     ours = first_layers(model, layers - 1)
     if config.pack_weights and can_pack(model.device, model.dtype):
         ours = pack_linears(copy.deepcopy(ours))
@@ -127,7 +128,9 @@ def diffusers_encode(
     prompts: list[str],  # of a user, without template
 ) -> list[torch.Tensor]:  # `(tokens, dim)` each
     "What diffusers makes of prompts: each padded to 512 tokens."
-    return pipe.encode_prompt(list(prompts), device=pipe.text_encoder.device, do_classifier_free_guidance=False)[0]
+    device = pipe.text_encoder.device
+    encoded = pipe.encode_prompt(list(prompts), device=device, do_classifier_free_guidance=False)[0]
+    return cast(list[torch.Tensor], encoded)
 
 
 # %% ../nbs/10a_benchmark.ipynb #bf58cdc6
@@ -396,13 +399,13 @@ def bench_encode(
         *grid(pipe, backend, repeats, templates),
     ]
     table = pd.DataFrame(rows + (load_memory(weights) if memory else []))
-    table.attrs = dict(
-        model=model or f"random {size}",
-        dtype=str(dtype).removeprefix("torch."),
-        device=device,
-        threads=torch.get_num_threads(),
-        repeats=repeats,
-    )
+    table.attrs = {
+        "model": model or f"random {size}",
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+    }
     return table
 
 
@@ -421,7 +424,7 @@ def missed(
     "Hold a table against what is wanted."
     return [
         f"{row.measure}: {row.ratio:.2f} against {row.peer}; expected {row.wanted}."
-        for row in table.itertuples()
+        for row in cast(Any, table.itertuples())
         if row.wanted and row.ratio < float(row.wanted.removeprefix(">= "))
     ]
 
@@ -468,7 +471,7 @@ def same_picture(
         draw_latents([0], side, side),
         linear_sigmas(steps),
     )
-    theirs = diffusers.ZImagePipeline(
+    theirs = cast(Any, diffusers.ZImagePipeline)(
         diffusers.FlowMatchEulerDiscreteScheduler.from_config(pipe.pipe.scheduler.config),
         pipe.pipe.vae,
         None,
@@ -490,9 +493,8 @@ def same_picture(
         torch.cuda.reset_peak_memory_stats()
     taken = in_turns(dict(ours=ours, diffusers=peer), repeats)
     peak = torch.cuda.max_memory_allocated() / 2**30 if pipe.device.type == "cuda" else None
-    row = _row(
-        f"a picture of {side} × {side}, {steps} steps, {pipe.plan.memory}", taken, "ours", "diffusers", ">= 0.98"
-    )
+    memory = cast(MemoryPlan, pipe.plan).memory
+    row = _row(f"a picture of {side} × {side}, {steps} steps, {memory}", taken, "ours", "diffusers", ">= 0.98")
     return dict(row, pixels_equal=made["ours"].tobytes() == made["diffusers"].tobytes(), peak_gib=peak)
 
 
@@ -500,7 +502,7 @@ def bench_generate(
     model: str = "tiny",  # short name, Hub id or folder
     random_weights: bool = False,  # only take its shapes; the weights are written to a temporary folder
     memory: tuple = MEMORY,  # plans to measure
-    dtype: torch.dtype | None = None,  # bfloat16 on CUDA and float32 elsewhere if not given
+    dtype: str | torch.dtype | None = None,  # bfloat16 on CUDA and float32 elsewhere if not given
     device: str = "cpu",
     side: int | None = None,  # pixels; the model's usual size if not given
     repeats: int = 5,
@@ -512,11 +514,12 @@ def bench_generate(
             pipe = ZImagePipeline.from_pretrained(path, device=device, dtype=dtype, memory=name)
             rows.append(same_picture(pipe, side or pipe.default_size, repeats=repeats))
     table = pd.DataFrame(rows)
-    table.attrs = dict(
-        model=f"random weights in the shapes of {model}" if random_weights else model,
-        dtype=str(pipe.pipe.transformer.dtype).removeprefix("torch."),
-        device=torch.cuda.get_device_name() if pipe.device.type == "cuda" else device,
-        threads=torch.get_num_threads(),
-        repeats=repeats,
-    )
+    last = pipe  # pyright: ignore[reportPossiblyUnboundVariable] - there is at least one plan
+    table.attrs = {
+        "model": f"random weights in the shapes of {model}" if random_weights else model,
+        "dtype": str(last.pipe.transformer.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name() if last.device.type == "cuda" else device,
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+    }
     return table

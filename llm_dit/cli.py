@@ -29,7 +29,7 @@ import warnings
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -42,7 +42,7 @@ from .options import only, read_parameters, with_options
 class _Group(TyperGroup):
     "Commands that can be interrupted."
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as e:
@@ -113,7 +113,7 @@ def _is_refusal(error: Exception) -> bool:
 def _sentence(error: Exception) -> str:
     "The message of an error in one line."
     if hasattr(error, "format_message"):
-        message = error.format_message() or "a command is missing; llm-dit --help lists them"
+        message = cast(Any, error).format_message() or "a command is missing; llm-dit --help lists them"
     elif type(error) is KeyError:
         message = (
             f"There is no entry {error.args[0]!r} where one is expected; is this file or model of the right kind?"

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from html import escape
+from typing import Any, cast
 
 
 # %% ../nbs/00_conversation.ipynb #e8b1ec00
@@ -183,7 +184,7 @@ class Conversation:
     @classmethod
     def from_dicts(
         cls,
-        messages: list[dict],  # `{"role": …, "content": …, "reasoning_content": …}`, the last key optional
+        messages: Iterable[Mapping[str, Any]],  # `{"role": …, "content": …}`, optionally with "reasoning_content"
     ) -> "Conversation":
         "Read OpenAI-style messages; the list and its dictionaries stay as they are."
         if isinstance(messages, (str, Mapping)) or not isinstance(messages, Iterable):
@@ -219,7 +220,7 @@ class Conversation:
         thinking: str | None = None,  # the assistant's reasoning
     ) -> "Conversation":
         "A new conversation with one more message at the end."
-        message = role if isinstance(role, Message) else Message(role, content, thinking)
+        message = role if isinstance(role, Message) else Message(cast(Role, role), cast(str, content), thinking)
         return type(self)((*self.messages, message))
 
     def _repr_html_(self) -> str:

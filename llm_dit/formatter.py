@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Literal, cast
 
 from llm_dit.conversation import Conversation, Message, Role
 from llm_dit.foreign_syntax import caller_level, warn_of_foreign_syntax
@@ -236,7 +236,7 @@ def _finish(pieces: list[tuple[str, str]], special_tokens: str) -> FormattedProm
     spans, at = [], 0
     for label, text in pieces:
         if text:
-            spans.append(Span(label, at, at + len(text)))
+            spans.append(Span(cast(Label, label), at, at + len(text)))
         at += len(text)
     text = "".join(text for _, text in pieces)
     structural = {s.start for s in spans if s.label == "special"}
@@ -309,7 +309,7 @@ def format_prompt(
         return _format_conversation(conversation, given, special_tokens, continue_final_message, foreign_syntax)
     if isinstance(prompt, str):
         warn_of_foreign_syntax([prompt], foreign_syntax)
-    messages = Conversation.from_prompt(prompt, system, thinking, assistant)
+    messages = Conversation.from_prompt(cast(str, prompt), system, thinking, assistant)
     thinking = resolve_thinking(thinking, enable_thinking)
     pieces = [
         p for m in messages if m.role != Role.ASSISTANT for p in [*_open(m.role), (m.role.value, m.content), *_CLOSE]

@@ -86,7 +86,7 @@ def image_bytes(
     try:
         image.save(file, kind, **options)
     except ValueError as e:
-        if "too long" not in str(e):
+        if recipe is None or "too long" not in str(e):
             raise
         raise ValueError(
             f"The recipe has {len(recipe):,} characters, more than a {kind} file can hold; save the image as .png."

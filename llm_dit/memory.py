@@ -34,7 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import pandas as pd
@@ -71,7 +71,7 @@ def model_configs(
         index = (
             Path(path, "model_index.json")
             if Path(path).is_dir()
-            else Path(cached_file(path, "model_index.json", **hub))
+            else Path(cast(str, cached_file(path, "model_index.json", **hub)))
         )
         check_pipeline(path, read_json(index))
     folders = dict(text_encoder=subfolder) if not subfolder else {part: part for part in PARTS}
@@ -143,11 +143,11 @@ def empty_part(
     with torch.device("meta"):
         if part != "text_encoder":
             return getattr(diffusers, config["_class_name"]).from_config(config)
-        config = AutoConfig.for_model(**config)
-        config.num_hidden_layers = layers_needed(hidden_layer, config.num_hidden_layers)
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[: config.num_hidden_layers]
-        return AutoModel.from_config(config)
+        language_model: Any = AutoConfig.for_model(**config)
+        language_model.num_hidden_layers = layers_needed(hidden_layer, language_model.num_hidden_layers)
+        if getattr(language_model, "layer_types", None):
+            language_model.layer_types = language_model.layer_types[: language_model.num_hidden_layers]
+        return AutoModel.from_config(language_model)
 
 
 def count_bytes(
@@ -164,7 +164,8 @@ def count_bytes(
         if quantization
         else 0
     )
-    return round((everything - linear) * dtype.itemsize + linear * QUANTIZED_BYTES.get(quantization, dtype.itemsize))
+    per_weight = QUANTIZED_BYTES.get(quantization or "", dtype.itemsize)
+    return round((everything - linear) * dtype.itemsize + linear * per_weight)
 
 
 # %% ../nbs/05b_memory.ipynb #4c36473f
@@ -356,13 +357,15 @@ def choose_plan(
         return named[memory]
     if fitting := [plan for plan in plans if plan.fits]:
         return fitting[0]
+    smallest = plans[-1]
+    available = cast(int, smallest.available)  # None fits
     warnings.warn(
-        f"No plan fits: the smallest, {plans[-1].memory!r}, needs {(plans[-1].peak + RESERVE) / 2**30:.1f} GiB, and "
-        f"{plans[-1].available / 2**30:.1f} are there; {advice(plans)}.",
+        f"No plan fits: the smallest, {smallest.memory!r}, needs {(smallest.peak + RESERVE) / 2**30:.1f} GiB, and "
+        f"{available / 2**30:.1f} are there; {advice(plans)}.",
         MemoryWarning,
         stacklevel=caller_level(),
     )
-    return plans[-1]
+    return smallest
 
 
 def advice(

@@ -21,8 +21,8 @@ __all__ = [
 
 # %% ../nbs/09a_metrics.ipynb #54f3f211
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypedDict, Unpack, cast
 
 import numpy as np
 import pandas as pd
@@ -150,16 +150,15 @@ def structural_similarity(
 
     if min(a.size) < 11:
         raise ValueError(f"A picture of {a.width} × {a.height} pixels: expected at least 11 × 11, the window of SSIM.")
-    return float(
-        ssim(
-            *_pixels(a, b),
-            data_range=255,
-            channel_axis=2,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
+    similarity = ssim(
+        *_pixels(a, b),
+        data_range=255,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )
+    return float(cast(float, similarity))  # a tuple only with gradients or maps
 
 
 def _pixels(a, b):
@@ -181,7 +180,9 @@ class CLIPScore:
         model: str = "openai/clip-vit-large-patch14",  # Hub id or folder with safetensors
         **options: str | bool,  # of `from_pretrained`: `revision`, `cache_dir`, `local_files_only`
     ):
-        self.model_id, self.options, self._loaded = model, options, None
+        self.model_id = model
+        self.options: dict[str, Any] = options
+        self._loaded = None
 
     def __repr__(self) -> str:
         return f"CLIPScore({self.model_id!r})"
@@ -208,7 +209,7 @@ class CLIPScore:
             made = model(**inputs)
         return float(torch.cosine_similarity(made.image_embeds, made.text_embeds))
 
-    def _load(self):
+    def _load(self) -> tuple[Any, Any]:
         from transformers import AutoProcessor, CLIPModel
 
         if self._loaded is None:
@@ -232,8 +233,16 @@ class Interval(NamedTuple):
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.n}"
 
 
+class _Drawing(TypedDict, total=False):
+    "Options of `bootstrap`."
+
+    repeats: int
+    level: float
+    seed: int
+
+
 def bootstrap(
-    values: Sequence[float],  # one number per prompt; NaN is left out
+    values: Iterable[float],  # one number per prompt; NaN is left out
     repeats: int = 2000,  # how often they are drawn again
     level: float = 0.95,  # how much of the drawn means the interval holds
     seed: int = 0,  # of the drawing
@@ -256,7 +265,7 @@ def bootstrap(
 def paired_difference(
     a: Sequence[float],  # one number per prompt
     b: Sequence[float],  # of the same prompts in the same order
-    **options: float,  # `repeats`, `level`, `seed` of `bootstrap`
+    **options: Unpack[_Drawing],  # `repeats`, `level`, `seed` of `bootstrap`
 ) -> Interval:  # of b - a
     "The mean of the differences of pairs, which prompts that are easy or hard for both do not blur."
     if len(a) != len(b):
@@ -270,7 +279,7 @@ def summarize(
     value: str,  # column with the numbers
     by: str | Sequence[str],  # columns whose values make the groups, in the order of their appearance
     over: str | None = "prompt",  # column that is drawn from, averaged first; None draws rows
-    **options: float,  # `repeats`, `level`, `seed` of `bootstrap`
+    **options: Unpack[_Drawing],  # `repeats`, `level`, `seed` of `bootstrap`
 ) -> pd.DataFrame:  # one row per group: mean, low, high and n; NaN where a group has no value
     "Means and bootstrap intervals of the groups of a table."
     by = [by] if isinstance(by, str) else as_list(by, "by")
@@ -285,10 +294,11 @@ def summarize(
             .astype(float)
             .dropna()
         )
-        return bootstrap(numbers, **options) if len(numbers) else Interval(*[float("nan")] * 3, 0)
+        return bootstrap(numbers, **options) if len(numbers) else Interval(np.nan, np.nan, np.nan, 0)
 
     groups = list(table.groupby(by, sort=False, dropna=False))
-    keys = [tuple(None if pd.isna(part) else part for part in key) for key, _ in groups]  # pandas makes NaN of None
+    # pandas makes NaN of None
+    keys = [tuple(None if pd.isna(part) else part for part in cast(tuple, key)) for key, _ in groups]
     index = (
         pd.MultiIndex.from_tuples(keys, names=by)
         if len(by) > 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import wraps
 from importlib.resources import files
 from inspect import Parameter as Argument, Signature, signature
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -52,7 +52,7 @@ def read_parameters(
 ) -> dict[str, Parameter]:  # by name, in their order
     "Read parameters or fields from source, without importing it; `LookupError` if there is nothing of that name."
     source = files("llm_dit").joinpath(f"{module}.py").read_text(encoding="utf-8")
-    node = ast.parse(source)
+    node = cast(Any, ast.parse(source))
     for part in name.split("."):
         node = next((child for child in node.body if getattr(child, "name", None) == part), None)
         if node is None:
@@ -71,9 +71,8 @@ def read_parameters(
 
 def _fields(node):
     "Name, annotation and default of each field of a dataclass."
-    return [
-        (child.target.id, child.annotation, child.value) for child in node.body if isinstance(child, ast.AnnAssign)
-    ]
+    found = [child for child in node.body if isinstance(child, ast.AnnAssign)]
+    return [(ast.unparse(child.target), child.annotation, child.value) for child in found]
 
 
 def _arguments(args):
@@ -114,7 +113,7 @@ def with_options(
             )
 
         shown = [*own, *added.values()]
-        command.__signature__ = Signature(shown)
+        cast(Any, command).__signature__ = Signature(shown)
         command.__annotations__ = {each.name: each.annotation for each in shown}
         return command
 
@@ -130,7 +129,7 @@ def _option(parameter: Parameter, heading: str, short: str | None) -> Argument:
         *(each for each in (spelling, short) if each),
         help=parameter.help.replace("[", "\\["),  # rich would read it as markup
         parser=_NUMBERS.get(parameter.type),
-        show_default=parameter.default if shows_default else False,
+        show_default=cast(str, parameter.default) if shows_default else False,
         rich_help_panel=heading,
     )
     return Argument(

@@ -29,6 +29,8 @@ def can_pack(
 class PackedLinear(torch.nn.Module):
     "A linear layer for inference on the CPU."
 
+    packed: torch.Tensor
+
     def __init__(
         self,
         linear: torch.nn.Linear,  # its weight is copied, in blocks

@@ -37,7 +37,7 @@ class Group:
 
 
 def plan_groups(
-    rows: Sequence[Sequence[int]],  # token ids of each prompt
+    rows: Sequence[list[int]],  # token ids of each prompt
     call_cost: int = CALL_COST,  # tokens that one more step of the model is worth
 ) -> list[Group]:  # each prompt is in exactly one
     "Group prompts so that the fewest tokens are run."

@@ -22,7 +22,7 @@ import io
 import sys
 from collections.abc import Sequence
 from textwrap import fill
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -274,11 +274,8 @@ def difference_heatmap(
     columns: int = 96,  # at most this many groups of neighbouring dimensions
 ) -> Figure:  # a row per token of either; grey where only one has it
     "Show how the tokens that two prompts share have moved, b − a."
-    pairs, first, second = (
-        align_tokens(a, b),
-        a.embedding.detach().float().cpu(),
-        _same_width(b, a).detach().float().cpu(),
-    )
+    pairs = cast(list[tuple[Any, Any]], align_tokens(a, b))  # None for one of the two at most
+    first, second = a.embedding.detach().float().cpu(), _same_width(b, a).detach().float().cpu()
     moved = torch.stack(
         [second[j] - first[i] if None not in (i, j) else torch.zeros(first.shape[1]) for i, j in pairs]
     )

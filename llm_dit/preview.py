@@ -21,7 +21,7 @@ _COLORS: WeakKeyDictionary = WeakKeyDictionary()  # by VAE
 
 @torch.inference_mode()
 def latent_colors(
-    vae: torch.nn.Module,  # diffusers' AutoencoderKL
+    vae: Any,  # diffusers' AutoencoderKL
 ) -> torch.Tensor:  # float32 `(channels + 1, 3)` on the CPU; the last row is a constant
     "A linear map from latents, as they are denoised, to RGB between -1 and 1. It is fitted once for each VAE."
     if vae not in _COLORS:

@@ -26,7 +26,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from PIL import Image
@@ -111,7 +111,7 @@ def _matmul_precision():
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:  # which is how torch says so
-        b = torch.backends
+        b = cast(Any, torch.backends)
         kinds = {
             "cuda.matmul": b.cuda.matmul,
             "cudnn.conv": b.cudnn.conv,
@@ -132,8 +132,9 @@ def _check_types(recipe: "Recipe") -> None:
     "Refuse a field of another type, and a number that is none."
     for each in fields(recipe):
         value = getattr(recipe, each.name)
-        wanted = each.type | int if isinstance(1.0, each.type) else each.type
-        if (type(value) is bool and bool not in (each.type, *get_args(each.type))) or not isinstance(value, wanted):
+        kind = cast(type, each.type)
+        wanted = kind | int if isinstance(1.0, kind) else kind
+        if (type(value) is bool and bool not in (kind, *get_args(kind))) or not isinstance(value, wanted):
             raise TypeError(f"{each.name} is a {type(value).__name__}")
         if isinstance(value, float) and not isfinite(value):
             raise ValueError(f"{each.name} is {value}")

@@ -6,19 +6,23 @@
 __all__ = ["DEATHS_IN_A_ROW", "RayExecutor", "RayBackend"]
 
 # %% ../nbs/10_scale.ipynb #e699cb7e
+import logging
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .backends import BackendConfig, TransformersBackend
 from .encoding import EncodingOutput, concatenate
 from .experiments import WorkerDied
 from .foreign_syntax import caller_level
 from .formatter import FormattedPrompt
+
+if TYPE_CHECKING:
+    import torch
 
 
 # %% ../nbs/10_scale.ipynb #8675bb1b
@@ -31,13 +35,13 @@ def _connect(address):
 
     if ray.is_initialized():
         return ray
-    own = (
+    own: dict[str, Any] = (
         dict(include_dashboard=False, object_store_memory=2**27)
         if not address and "RAY_ADDRESS" not in os.environ
         else {}
     )
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except ConnectionError as e:
         raise ConnectionError(
             f"No Ray cluster was found at {address or os.environ['RAY_ADDRESS']!r}; start one with ray start --head, "
@@ -46,7 +50,7 @@ def _connect(address):
     return ray
 
 
-def _ask(ray, reference):
+def _ask(ray, reference) -> Any:
     "What a worker answers; what it raised, as if it had been raised here."
     try:
         return ray.get(reference)
@@ -104,12 +108,12 @@ class _Worker:
         self.held, self.function = None, None
 
     def do(self, held, item):
-        import ray
+        import ray.exceptions
 
         if held != self.held:
             self.function = None  # before another model is loaded
         try:
-            self.held, self.function = held, self.function or ray.get(held[0])
+            self.held, self.function = held, self.function or cast(Callable, ray.get(held[0]))
         except ray.exceptions.RaySystemError as e:
             raise RuntimeError(
                 f"A worker could not load what it has to work with: {str(e).strip().splitlines()[-1]}"
@@ -219,6 +223,14 @@ class _EncoderWorker:
 
 class RayBackend:
     "A text encoder in other processes, here or on a cluster."
+
+    embedding_dim: int  # this and the following are set from `about`
+    num_layers: int
+    max_length: int
+    model_id: str
+    device: "torch.device"
+    dtype: "torch.dtype"
+    config: BackendConfig
 
     def __init__(
         self,

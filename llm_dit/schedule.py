@@ -64,7 +64,7 @@ def adapt_scheduler(
     takes = signature(set_timesteps).parameters
     random = {"generator": list(generators)} if generators and "generator" in signature(step).parameters else {}
 
-    def set_levels(num_inference_steps=None, device=None, sigmas=None, mu=None):
+    def set_levels(num_inference_steps=None, device=None, sigmas: Any = None, mu=None):
         options = {"mu": mu} if "mu" in takes and own.config.get("use_dynamic_shifting") else {}
         if "sigmas" in takes:
             set_timesteps(sigmas=np.array(sigmas), device=device, **options)
@@ -157,13 +157,13 @@ def check_scheduler(
             "set pipe.scheduler to one with 1000."
         )
     try:
-        error, *found = _try_scheduler(scheduler, sigmas, mu)
+        error, evaluations, draws_noise = _try_scheduler(scheduler, sigmas, mu)
     except Exception as e:  # each class raises other kinds
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
     else:
         if error < 0.1:
-            return Schedule(*found)
-        reason = f"after {found[0]} evaluations a known image is not reached"
+            return Schedule(evaluations, draws_noise)
+        reason = f"after {evaluations} evaluations a known image is not reached"
     raise ValueError(
         f"{name} does not run Z-Image with its configuration and {len(sigmas)} steps ({reason}); expected flow "
         "matching "

@@ -58,7 +58,7 @@ class StoreFullError(OSError):
 ENTRY_FILES = ("safetensors", "png")
 _KEY, _FILE = re.compile("[0-9a-f]{64}"), re.compile(rf"([0-9a-f]{{64}})\.(json|{'|'.join(ENTRY_FILES)})")
 _SIGN = re.compile(r"\d+\.[0-9a-f]{8}")
-_FIELDS = dict(key=str, identity=dict, result=dict, error=str | None, files=dict, time=str)
+_FIELDS: dict[str, Any] = dict(key=str, identity=dict, result=dict, error=str | None, files=dict, time=str)
 _UNFINISHED = re.compile(r"[0-9a-f]{64}\..*\.partial|\.tmp\w{6}")  # ours, and those of safetensors
 
 
@@ -150,7 +150,7 @@ class Store:
         key = content_key(identity)
         if error is not None and (known := self.get(key)) and known["error"] is None:
             return known
-        record = dict(
+        record: dict[str, Any] = dict(
             key=key,
             identity=dict(identity),
             result=dict(result or {}),

@@ -234,7 +234,7 @@ def _scaled(stored, name, scale, file, block):
         raise IncompleteWeightsError(f"{file}: {scale} does not fit {name}: {e}; download the file again.") from None
 
 
-def _cast(tensor, dtype):
+def _cast(tensor, dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 

@@ -19,13 +19,14 @@ __all__ = [
 import json
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from html import escape
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
+from typing import cast
 
 from .formatter import SPECIAL_TOKENS, format_prompt
 from .templates import Template, TemplateRegistry
@@ -137,7 +138,7 @@ def _check_one(t: Template) -> Iterator[tuple[str, str]]:
     for name in t.variables:
         if f"{{{name}}}" not in texts:
             yield "warning", f"variable {name!r} is declared but stands nowhere in the texts; take it out."
-    if t.name != t.path.stem:
+    if t.name != cast(Path, t.path).stem:
         yield "warning", f"is called {t.name!r}; both names find it, one would do."
     if not t.description:
         yield "warning", "has no description; the catalogue shows an empty line."
@@ -183,7 +184,7 @@ def _sentences(text: str) -> set[str]:
     return {s.casefold().strip() for s in re.split(r"(?<=[.!?。！？])\s*", text) if len(s.split()) > 2}  # noqa: RUF001
 
 
-def _check_pairs(templates: dict[str, Template]) -> Iterator[tuple[Path, str]]:
+def _check_pairs(templates: Mapping[str, Template]) -> Iterator[tuple[Path | None, str]]:
     "File and message of what two templates share."
     parts = {
         stem: (t.path, t.hash, _trigrams(t.system_prompt), _sentences(t.system_prompt))

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -103,7 +103,7 @@ class Template(BaseModel):
         thinking: str | None = None,
         assistant: str | None = None,
         enable_thinking: bool | None = None,
-    ) -> dict[str, str | None]:
+    ) -> dict[str, Any]:
         "`system`, `thinking` and `assistant` for `format_prompt`; whatever the caller gives (not None) wins."
         if self.variables:
             return self.fill().resolve(system, thinking, assistant, enable_thinking)
@@ -225,7 +225,7 @@ _Dumper.add_representer(
 
 def _checked(values: dict, path, lines: dict[str, int]) -> Template:
     "A template from its fields; what does not fit is named with its line."
-    lists = {
+    lists: dict[str, Any] = {
         key: tuple(value) for key, value in values.items() if key in ("tags", "examples") and isinstance(value, list)
     }
     try:
@@ -407,7 +407,7 @@ def load_template(
 def _parse(raw: bytes, path: Path) -> Template:
     "A template from the bytes of its file."
 
-    def refuse(at, what):
+    def refuse(at, what) -> NoReturn:
         raise _error(path, raw[:at].count(b"\n") + 1, what) from None
 
     try:
@@ -480,7 +480,7 @@ def _layer(files: list) -> tuple[dict[str, Template], dict[str, TemplateError]]:
 
 
 # %% ../nbs/02_templates.ipynb #e92f7390
-class TemplateRegistry(Mapping):
+class TemplateRegistry(Mapping[str, Template]):
     "The templates of some folders, by file stem or by name."
 
     def __init__(

@@ -36,6 +36,7 @@ import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -158,7 +159,7 @@ def shape_mask(
     draw.polygon([(2 * (x + radius * u), 2 * (y + radius * v)) for u, v in OUTLINES[shape]], fill=255)
     if shape == "ring":
         draw.ellipse([2 * (c + s * 0.52 * radius) for s in (-1, 1) for c in (x, y)], fill=0)
-    return image.resize((SIZE, SIZE), Image.BOX)
+    return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
 def _circle(count, radius=1.0, phase=0.0):
@@ -219,7 +220,8 @@ def render(
             image, shape_mask(thing.shape, x, y, radius), np.array(COLORS[thing.color])
         )
     if scene.style == "pixel":
-        image = image.resize((16, 16), Image.BOX).resize((SIZE, SIZE), Image.NEAREST)
+        small = image.resize((16, 16), Image.Resampling.BOX)
+        return small.resize((SIZE, SIZE), Image.Resampling.NEAREST)
     return image
 
 
@@ -254,7 +256,8 @@ def _paint_pastel(image, mask, color):
 
 
 def _paint_neon(image, mask, color):
-    _paste(image, color, _rim(mask, 5).filter(ImageFilter.GaussianBlur(4)).point(lambda v: min(2 * v, 255)))
+    glow = _rim(mask, 5).filter(ImageFilter.GaussianBlur(4))
+    _paste(image, color, glow.point([min(2 * v, 255) for v in range(256)]))
     _paste(image, (3 * color + 255) // 4, _rim(mask, 5))
 
 
@@ -529,7 +532,7 @@ class Example:
 
     scene: Scene
     prompt: str  # what the user says
-    parts: dict[str, str] = field(default_factory=dict)  # system, thinking, assistant, as `format_prompt` takes them
+    parts: dict[str, Any] = field(default_factory=dict)  # system, thinking, assistant, as `format_prompt` takes them
     thought: tuple[str, ...] = ()  # what only the think block says: of "background", "color", "size", "position"
 
     @property

@@ -30,7 +30,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -248,7 +248,8 @@ def wilson_interval(
     if not 0 <= right <= n or n < 1:
         raise ValueError(f"{right} of {n}: expected a count between 0 and n, and n of at least 1.")
     share, spread = right / n, z * math.sqrt(right / n * (1 - right / n) / n + z * z / (4 * n * n))
-    return tuple((share + z * z / (2 * n) + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+    low, high = ((share + z * z / (2 * n) + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+    return low, high
 
 
 def evaluate(
@@ -305,7 +306,7 @@ def draw_round_trip(
             copy = vae.decode(
                 vae.encode(processor.preprocess(render(example.scene)).to(vae.device, vae.dtype)).latent_dist.mode()
             ).sample
-        return processor.postprocess(copy)[0]
+        return cast(list[Image.Image], processor.postprocess(copy))[0]
 
     return draw
 

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ from llm_dit.tiny import (
 
 # %% ../nbs/20a_tiny_training.ipynb #16807ee5
 #: Sizes of the text encoder, in terms of `Qwen3Config`.
-TEXT_ENCODER = dict(
+TEXT_ENCODER: dict[str, Any] = dict(
     vocab_size=2048,
     hidden_size=128,
     intermediate_size=288,
@@ -77,7 +77,7 @@ TEXT_ENCODER = dict(
     max_position_embeddings=40960,
 )
 #: Sizes of the VAE, in terms of `AutoencoderKL`.
-VAE = dict(
+VAE: dict[str, Any] = dict(
     in_channels=3,
     out_channels=3,
     down_block_types=["DownEncoderBlock2D"] * 4,
@@ -92,7 +92,7 @@ VAE = dict(
     sample_size=SIZE,
 )
 #: Sizes of the transformer, in terms of `ZImageTransformer2DModel`; `axes_lens` are Z-Image-Turbo's.
-TRANSFORMER = dict(
+TRANSFORMER: dict[str, Any] = dict(
     all_patch_size=(2,),
     all_f_patch_size=(1,),
     in_channels=16,
@@ -114,7 +114,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum))
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
             for p in (p for p in group["params"] if p.grad is not None):
                 buffer = self.state[p].setdefault("buffer", torch.zeros_like(p))
@@ -341,7 +341,7 @@ def train_text_encoder(
     config = Qwen3Config(
         **TEXT_ENCODER, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None
     )
-    model = Qwen3ForCausalLM._from_config(config, attn_implementation="eager").to(device)
+    model = cast(Any, Qwen3ForCausalLM._from_config(config, attn_implementation="eager")).to(device)
     heads = torch.nn.ModuleDict(
         {
             name: torch.nn.Sequential(torch.nn.RMSNorm(128), torch.nn.Linear(128, len(values)))
@@ -399,7 +399,7 @@ def train_vae(
     from diffusers import AutoencoderKL
 
     torch.manual_seed(seed)
-    model = AutoencoderKL(**VAE).to(device, memory_format=torch.channels_last)
+    model = cast(Any, AutoencoderKL(**VAE)).to(device, memory_format=torch.channels_last)
     average = _average(model, 0.99)
     edge = {model.encoder.conv_in.weight, model.decoder.conv_in.weight, model.decoder.conv_out.weight}
     convolutions = [p for p in model.parameters() if p.ndim == 4 and p not in edge]
@@ -513,7 +513,7 @@ def _patches(x):
 class _PlainAttention:
     "Attention of Z-Image's blocks in real numbers and plain products."
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, freqs_cis=None):
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, freqs_cis: Any = None):
         cos, sin = freqs_cis
 
         def split(linear):
@@ -559,7 +559,7 @@ def predict(
     return model.all_final_layer["2-1"](x, time)[:, :64]
 
 
-def use_plain_attention(model: torch.nn.Module) -> None:
+def use_plain_attention(model: Any) -> None:
     "Put attention that is fast in training into every block; its weights stay as they are."
     for block in (*model.noise_refiner, *model.context_refiner, *model.layers):
         block.attention.set_processor(_PlainAttention())
@@ -580,12 +580,10 @@ def train_transformer(
     from llm_dit.backends import first_layers
 
     pad = AutoTokenizer.from_pretrained(work / "tokenizer").pad_token_id
-    whole = Qwen3Model.from_pretrained(work / "text_encoder", dtype=torch.float32, attn_implementation="eager").to(
-        device
-    )
-    encoder = first_layers(whole, len(whole.layers) - 1)
+    whole = Qwen3Model.from_pretrained(work / "text_encoder", dtype=torch.float32, attn_implementation="eager")
+    encoder = first_layers(cast(Any, whole).to(device), len(whole.layers) - 1)
     torch.manual_seed(seed)
-    model = ZImageTransformer2DModel(**TRANSFORMER).to(device)
+    model = cast(Any, ZImageTransformer2DModel(**TRANSFORMER)).to(device)
     use_plain_attention(model)
     final = model.all_final_layer["2-1"].linear
     for token in (model.x_pad_token, model.cap_pad_token):
@@ -627,7 +625,7 @@ def train_transformer(
         whole = ([told.rows[i] for i in chosen], x0, sigma, noise, weights / weights.sum())
         losses, gradients = zip(*_side_by_side(error, whole, device))
         for p, parts in zip(params, zip(*gradients)):
-            p.grad = None if parts[0] is None else sum(parts)
+            p.grad = None if parts[0] is None else cast(torch.Tensor, sum(parts))
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         rate = min(1, (step + 1) / 50) * min(1, max(0.03, (1 - step / steps) / 0.45))
         _set_lr(muon, [0.012 * rate])
@@ -636,7 +634,7 @@ def train_transformer(
             optimizer.step()
         for average, trained in zip(averages, (model, encoder)):
             average.update_parameters(trained)
-        return sum(losses)
+        return cast(torch.Tensor, sum(losses))
 
     _loop(
         work,

@@ -32,7 +32,10 @@ from math import isfinite
 from numbers import Complex, Real
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 # %% ../nbs/00a_values.ipynb #3392dd36
@@ -332,7 +335,7 @@ def as_image(
     value: Any,  # a PIL image of any mode, a path, an array `(height, width, 3)`, or a tensor `(3, height, width)`
     name: str = "image",  # of the argument, for the error
     stacklevel: int = 2,  # of the warning about transparency; 2 is the caller's line
-) -> "PIL.Image.Image":  # noqa: F821 - imported when it is called
+) -> "PIL.Image.Image":
     """Return an image in RGB, turned as its EXIF orientation says, with transparent pixels on white (and a warning).
 
     Arrays and tensors hold uint8, or floats from 0 to 1. 16-bit grey images are scaled to 8 bits. An animation, other
@@ -342,9 +345,10 @@ def as_image(
     from PIL import ImageOps
 
     image = _open(value, name)
-    if getattr(image, "n_frames", 1) > 1 and getattr(image, "is_animated", False):
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and getattr(image, "is_animated", False):
         raise ValueError(
-            f"{name} is an animation of {image.n_frames} frames: choose one, as in {name}.seek(0) and {name}.copy()."
+            f"{name} is an animation of {frames} frames: choose one, as in {name}.seek(0) and {name}.copy()."
         )
     if not all(image.size):
         raise ValueError(f"{name} has size {image.size}: expected at least one pixel.")

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -119,6 +120,23 @@ def test_switches_that_are_not_at_their_defaults():
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic = False
+
+
+def test_autocast_is_a_switch():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert rounding_switches() == {"autocast of cpu": "bfloat16"}
+    assert rounding_switches() == {}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="this torch has the older switches only")
+def test_newer_switches_are_named_one_by_one(monkeypatch):
+    def refuse():
+        raise RuntimeError("the newer switches were used")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    said = rounding_switches()["float32_matmul_precision"].split(", ")
+    assert [one.split()[0] for one in said] == ["cuda.matmul", "cudnn.conv", "mkldnn.matmul", "mkldnn.conv"]
+    assert said[2].split()[1] == torch.backends.mkldnn.matmul.fp32_precision
 
 
 # ---- what a recipe may hold
@@ -272,6 +290,7 @@ def test_what_is_not_a_recipe():
     assert "has no field 'colour'" in refusal(Recipe.from_json, json.dumps(said | {"colour": "red", "zebra": 1}))
     long = refusal(Recipe.from_json, json.dumps(said | {"c" * 500: 1}))
     assert len(re.search(r"one \((.*)\); expected", long)[1]) == 200
+    assert "(loras is a str)" in refusal(Recipe.from_json, json.dumps(said | {"loras": "style", "history": 5}))
     newer = refusal(Recipe.from_json, json.dumps(said | {"format": FORMAT + 1, "colour": 1}))
     assert f"format {FORMAT + 1}, and llm-dit" in newer and "update llm-dit" in newer
 
@@ -378,6 +397,8 @@ def test_differences_are_named_one_by_one():
 def test_what_a_recipe_does_not_know_is_not_a_difference():
     old, new = recipe(versions={}), recipe(versions={"torch": "2.2"}, weights=PARTS, scheduler={"class": "Euler"})
     assert old.unlike(new) == {} and new.unlike(old)["vae weights"] == ("c" * 16, None)
+    switched = replace(new, rounding={"cudnn.benchmark": True})
+    assert old.unlike(switched) == {} and new.unlike(switched) == {"torch's cudnn.benchmark": (None, True)}
     more = replace(new, template="noir", loras=[LORA])
     assert old.unlike(more) == {"template": (None, "noir"), "LoRA style": (None, 0.8)}
 
@@ -548,3 +569,4 @@ def test_nothing_is_written_if_one_recipe_is_wrong(tmp_path):
     assert not [*tmp_path.iterdir()]
     assert [data[:4] for data in generation(recipe()).to_bytes()] == [b"\x89PNG"]
     assert [data[:3] for data in generation(recipe()).to_bytes(".jpg")] == [b"\xff\xd8\xff"]
+    assert "are a ndarray" in refusal(replace(generation(recipe()), images=np.zeros((1, 8, 8, 3))).to_bytes)
