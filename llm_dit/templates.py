@@ -70,18 +70,18 @@ class Template(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
     name: str = Field(pattern=r"^\w[\w .+-]*$", description="what it is called; the file stem finds it too")
-    description: str = Field("", description="one line for the catalogue")
-    category: str = Field("", description="by default the folder's name")
-    model: str = Field("z-image", description="what it was written for")
-    tags: tuple[str, ...] = Field((), description="words to find it by")
+    description: str = Field(default="", description="one line for the catalogue")
+    category: str = Field(default="", description="by default the folder's name")
+    model: str = Field(default="z-image", description="what it was written for")
+    tags: tuple[str, ...] = Field(default=(), description="words to find it by")
     add_think_block: bool | None = Field(
-        None, description="absent: unspecified; true: a block even without content; false: none"
+        default=None, description="absent: unspecified; true: a block even without content; false: none"
     )
-    thinking_content: str | None = Field(None, description="what stands in the think block")
-    assistant_content: str | None = Field(None, description="how the answer begins")
-    examples: tuple[str, ...] = Field((), description="prompts that suit it")
+    thinking_content: str | None = Field(default=None, description="what stands in the think block")
+    assistant_content: str | None = Field(default=None, description="how the answer begins")
+    examples: tuple[str, ...] = Field(default=(), description="prompts that suit it")
     variables: dict[str, str] = Field(
-        {}, description="names that may stand in braces in the texts, each with what it stands for by default"
+        default={}, description="names that may stand in braces in the texts, each with what it stands for by default"
     )
     system_prompt: str = ""  # the body; "" means no system prompt
     metadata: dict[str, Any] = {}  # front-matter keys that the schema does not know
