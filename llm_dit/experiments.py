@@ -1178,7 +1178,7 @@ def _summary(
     metric: str | Callable[[Any], float],
     of: str,
     over: str | None,
-    options: dict[str, float],
+    options: dict[str, Any],
 ) -> pd.DataFrame:
     by = [by] if isinstance(by, str) else as_list(by, "by")
     _rows(results, {}, *by)
