@@ -164,7 +164,7 @@ class PromptTokenizer:
                 f"The text has half a character, {string[e.start]!r}, at position {e.start}, which UTF-8 cannot hold; "
                 "take it out."
             ) from None
-        if isinstance(text, FormattedPrompt) and text.forged and text.special_tokens == "escape":
+        if getattr(text, "forged", ()) and cast(FormattedPrompt, text).special_tokens == "escape":
             return self._escaped(text)
         encoded = self.tokenizer(string, add_special_tokens=False, return_offsets_mapping=True)
         return encoded["input_ids"], encoded["offset_mapping"]
