@@ -93,8 +93,13 @@ def check_path(
 
 
 # %% ../nbs/03i_model_files.ipynb #be016a85
-#: What asking the Hub may raise: also the errors of the HTTP library, which differs between versions of huggingface_hub.
-HUB_ERRORS = (OSError, EntryNotFoundError, HFValidationError, *HfHubHTTPError.__bases__)
+#: What asking the Hub may raise, the errors of the HTTP library included (each huggingface_hub has its own).
+HUB_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    EntryNotFoundError,
+    HFValidationError,
+    *HfHubHTTPError.__bases__,
+)
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 
 
