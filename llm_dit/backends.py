@@ -285,7 +285,7 @@ class BackendConfig:
     dtype: torch.dtype | str | None = None  # or its name; None: bfloat16 on CUDA, else float32
     hidden_layer: int = -2  # the highest hidden state that will be asked for: no layer above it is loaded
     max_length: int = 512  # tokens; 512 is the default of diffusers' Z-Image pipeline (`max_sequence_length`)
-    on_overflow: str = "warn"  # cuts the tail; or "error", "window", "interpolate" or "pool" (see `long_prompts`)
+    on_overflow: str = "warn"  # "warn" cuts; "error", "window", "interpolate", "pool" (see `long_prompts`)
     batch_tokens: int = 4096  # at most so many tokens run together, padding included
     share_prefixes: bool = True  # run a beginning that several prompts of one call have in common only once
     prefix_cache_bytes: int = 512 * 2**20  # for texts that `encode_incremental` keeps

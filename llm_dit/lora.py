@@ -37,9 +37,9 @@ from typing import Any, cast
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 
+from .model_files import HUB_ERRORS
 from .values import as_float
 from .weight_files import IncompleteModelError, read_json, safetensors_header
 
@@ -576,7 +576,7 @@ def _from_hub(source: str, hub: dict[str, Any]) -> Path:
                 if online
                 else None
             )
-        except OSError:
+        except HUB_ERRORS:
             files = None  # offline: what was downloaded before
         if files is None:
             here: dict[str, Any] = hub | {"local_files_only": True}
@@ -590,7 +590,7 @@ def _from_hub(source: str, hub: dict[str, Any]) -> Path:
         if "adapter_model.safetensors" in usual:
             hf_hub_download(repository, "adapter_config.json", **hub)
         return Path(hf_hub_download(repository, (usual or files)[0], **hub))
-    except (LocalEntryNotFoundError, EntryNotFoundError, HFValidationError, OSError) as e:
+    except HUB_ERRORS as e:
         raise ValueError(
             f"There is no file or folder {source}, and the Hub gives no such LoRA ({str(e).splitlines()[0][:200]}); "
             "check the name and the connection."

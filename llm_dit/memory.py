@@ -358,7 +358,7 @@ def choose_plan(
     if fitting := [plan for plan in plans if plan.fits]:
         return fitting[0]
     smallest = plans[-1]
-    available = cast(int, smallest.available)  # None fits
+    available = cast(int, smallest.available)  # known, or it would fit
     warnings.warn(
         f"No plan fits: the smallest, {smallest.memory!r}, needs {(smallest.peak + RESERVE) / 2**30:.1f} GiB, and "
         f"{available / 2**30:.1f} are there; {advice(plans)}.",

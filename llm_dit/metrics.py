@@ -233,7 +233,7 @@ class Interval(NamedTuple):
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}], n = {self.n}"
 
 
-class _Drawing(TypedDict, total=False):
+class _BootstrapOptions(TypedDict, total=False):
     "Options of `bootstrap`."
 
     repeats: int
@@ -265,7 +265,7 @@ def bootstrap(
 def paired_difference(
     a: Sequence[float],  # one number per prompt
     b: Sequence[float],  # of the same prompts in the same order
-    **options: Unpack[_Drawing],  # `repeats`, `level`, `seed` of `bootstrap`
+    **options: Unpack[_BootstrapOptions],  # `repeats`, `level`, `seed` of `bootstrap`
 ) -> Interval:  # of b - a
     "The mean of the differences of pairs, which prompts that are easy or hard for both do not blur."
     if len(a) != len(b):
@@ -279,7 +279,7 @@ def summarize(
     value: str,  # column with the numbers
     by: str | Sequence[str],  # columns whose values make the groups, in the order of their appearance
     over: str | None = "prompt",  # column that is drawn from, averaged first; None draws rows
-    **options: Unpack[_Drawing],  # `repeats`, `level`, `seed` of `bootstrap`
+    **options: Unpack[_BootstrapOptions],  # `repeats`, `level`, `seed` of `bootstrap`
 ) -> pd.DataFrame:  # one row per group: mean, low, high and n; NaN where a group has no value
     "Means and bootstrap intervals of the groups of a table."
     by = [by] if isinstance(by, str) else as_list(by, "by")

@@ -6,6 +6,7 @@
 __all__ = [
     "PUBLISHED_CONFIGS",
     "WEIGHT_SUFFIXES",
+    "HUB_ERRORS",
     "PIPELINES",
     "expand_model",
     "looks_like_path",
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
 from .values import as_path
 from .weight_files import USUAL_NAMES, VOCABULARIES, IncompleteModelError, read_json
@@ -92,6 +93,13 @@ def check_path(
 
 
 # %% ../nbs/03i_model_files.ipynb #be016a85
+#: What asking the Hub may raise, the errors of the HTTP library included (each huggingface_hub has its own).
+HUB_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    EntryNotFoundError,
+    HFValidationError,
+    *HfHubHTTPError.__bases__,
+)
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 
 
@@ -111,7 +119,7 @@ def hub_folder(
         weights = [name for part in parts for name in _named_weights(Path(folder), part)]
         same: dict[str, Any] = hub | {"revision": Path(folder).name}
         return snapshot_download(model, allow_patterns=weights, **same)
-    except (OSError, EntryNotFoundError, HFValidationError) as e:
+    except HUB_ERRORS as e:
         raise FileNotFoundError(
             f"{model} cannot be had from the Hub ({str(e).splitlines()[0][:200]}); check the name and the connection."
         ) from None

@@ -794,7 +794,7 @@ def test_a_mask_has_two_values_and_padding_has_one(pipe):
     """Zeros after the tokens were read as tokens; any number counted as a token; float64 ended in torch's error."""
     x = pipe.encoder.encode(P).embedding
     with pytest.raises(
-        ValueError, match=r"prompt_embeds\\[0\\] ends with a row of zeros, which is padding.*prompt_attention_mask"
+        ValueError, match=r"prompt_embeds\[0\] ends with a row of zeros, which is padding.*prompt_attention_mask"
     ):
         pipe(prompt_embeds=torch.nn.functional.pad(x, (0, 0, 0, 5))[None], **QUICK)
     for mask in ("x", np.full((1, len(x)), 0.5), np.full((1, len(x)), np.nan), [[7] * len(x)]):
