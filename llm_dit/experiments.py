@@ -286,7 +286,10 @@ class Sweep:
         A cell that fails becomes a row with its error; the others go on. Ctrl+C raises `SweepInterrupted`, a
         `KeyboardInterrupt`: what was finished is stored, and the same call goes on from there.
         """
-        return _run(self, model, store, executor, pictures, embeddings, retry_failed, texts_per_call, progress)
+        try:
+            return _run(self, model, store, executor, pictures, embeddings, retry_failed, texts_per_call, progress)
+        except SweepInterrupted as e:
+            raise e.with_traceback(None) from None  # Ctrl+C shows one frame of ours, not two
 
     def to_yaml(
         self,
