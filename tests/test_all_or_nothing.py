@@ -1,14 +1,16 @@
 """What fails on the way leaves no half a state: each inner step is made to fail in turn, also by Ctrl+C."""
+
 import os
 import warnings
 from copy import copy
+
+import pytest
+import torch
 
 import llm_dit.embedding_cache
 import llm_dit.files
 import llm_dit.store
 import llm_dit.templates
-import pytest
-import torch
 from llm_dit.embedding_cache import EmbeddingCache
 from llm_dit.prefix_cache import PrefixCache, ReadText
 from llm_dit.store import Store, content_key
@@ -21,16 +23,27 @@ failures = pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type
 def failing(failure, call=0, function=None):
     """A function that raises at one of its calls, counted from 0."""
     calls = iter(range(10**6))
+
     def fail(*arguments, **options):
-        if next(calls) == call: raise failure
+        if next(calls) == call:
+            raise failure
         return function(*arguments, **options)
+
     return fail
 
 
-def files(folder): return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-STEPS = [(llm_dit.files, "_write_new", 0), (llm_dit.files, "_write_new", 1), (os, "fsync", 0), (os, "fsync", 1), (llm_dit.store, "write_file", 0), (llm_dit.store, "write_file", 1)]
+STEPS = [
+    (llm_dit.files, "_write_new", 0),
+    (llm_dit.files, "_write_new", 1),
+    (os, "fsync", 0),
+    (os, "fsync", 1),
+    (llm_dit.store, "write_file", 0),
+    (llm_dit.store, "write_file", 1),
+]
 
 
 @failures
@@ -40,7 +53,8 @@ def test_a_store_has_an_entry_whole_or_not_at_all(tmp_path, monkeypatch, failure
     old = store.put({"n": 1}, {"norm": 1}, files={"png": b"old"})
     with monkeypatch.context() as patch:
         patch.setattr(where, step, failing(failure, call, getattr(where, step)))
-        with pytest.raises(type(failure)): store.put({"n": 2}, {"norm": 2}, files={"png": b"new"})
+        with pytest.raises(type(failure)):
+            store.put({"n": 2}, {"norm": 2}, files={"png": b"new"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for each in (store, Store(tmp_path)):
@@ -56,7 +70,8 @@ def test_an_index_that_could_not_be_written_is_completed(tmp_path, monkeypatch, 
     store.put({"n": 1}, files={"png": b"old"})
     with monkeypatch.context() as patch:
         patch.setattr(Store, "_append", failing(failure))
-        with pytest.raises(type(failure)): store.put({"n": 1}, {"norm": 2}, files={"png": b"larger"})
+        with pytest.raises(type(failure)):
+            store.put({"n": 1}, {"norm": 2}, files={"png": b"larger"})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert store.get(content_key({"n": 1}))["result"] == {"norm": 2}
@@ -70,21 +85,24 @@ def test_rebuild_keeps_what_is_known(tmp_path, monkeypatch, failure, step):
     before, on_disk = [*store], files(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(Store, step, failing(failure))
-        with pytest.raises(type(failure)): store.rebuild()
+        with pytest.raises(type(failure)):
+            store.rebuild()
     assert [*store] == before and files(tmp_path) == on_disk
 
 
 @failures
 @pytest.mark.parametrize("step", ["_find", "_fresh", "load_template", "_layer"])
 def test_a_registry_is_reloaded_whole_or_not_at_all(tmp_path, monkeypatch, failure, step):
-    for name in ("one", "two"): (tmp_path / f"{name}.md").write_text(f"---\nname: {name}\n---\nDraw {name}.\n")
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.md").write_text(f"---\nname: {name}\n---\nDraw {name}.\n")
     registry = TemplateRegistry(tmp_path)
     before = copy(vars(registry))
     assert len(registry) == 2
     (tmp_path / "one.md").write_text("---\nname: one\n---\nDraw something else.\n")
     with monkeypatch.context() as patch:
         patch.setattr(llm_dit.templates, step, failing(failure))
-        with pytest.raises(type(failure)): registry.reload()
+        with pytest.raises(type(failure)):
+            registry.reload()
     assert vars(registry) == before
     assert registry.reload() == ["one"]
 
@@ -96,9 +114,11 @@ def test_a_registry_whose_warning_is_an_error_stays_as_it_is(tmp_path):
     (tmp_path / "one.md").write_text("---\nname: [\n---\n")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UserWarning): registry.reload()
+        with pytest.raises(UserWarning):
+            registry.reload()
     assert vars(registry) == before
-    with pytest.warns(UserWarning, match="last good version is kept"): registry.reload()
+    with pytest.warns(UserWarning, match="last good version is kept"):
+        registry.reload()
 
 
 KEY = "a" * 64
@@ -112,7 +132,8 @@ def test_a_cache_takes_an_embedding_whole_or_not_at_all(tmp_path, monkeypatch, f
     before, on_disk = cache.statistics(), files(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(llm_dit.embedding_cache, step, failing(failure))
-        with pytest.raises(type(failure)): cache.put(KEY, torch.ones(4, 3))
+        with pytest.raises(type(failure)):
+            cache.put(KEY, torch.ones(4, 3))
     assert cache.statistics() == before and files(tmp_path) == on_disk and cache.get(KEY).equal(torch.zeros(2, 3))
 
 
@@ -121,7 +142,8 @@ def test_a_cache_whose_warning_is_an_error_has_the_embedding(tmp_path, monkeypat
     monkeypatch.setattr(llm_dit.embedding_cache, "write_file", failing(FAILURES[0]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(UserWarning, match="in memory only"): cache.put(KEY, torch.ones(4, 3))
+        with pytest.raises(UserWarning, match="in memory only"):
+            cache.put(KEY, torch.ones(4, 3))
     assert cache.get(KEY).equal(torch.ones(4, 3))
 
 
@@ -130,11 +152,13 @@ def test_a_cache_whose_warning_is_an_error_has_the_embedding(tmp_path, monkeypat
 def test_read_texts_are_added_whole_or_not_at_all(monkeypatch, failure, step, call):
     cache = PrefixCache(max_bytes=40)
     entries = [ReadText(ids, [], {0: torch.zeros(2, 2)}) for ids in ((1,), (2,), (1, 3))]
-    for entry in entries[:2]: cache.add(entry)
+    for entry in entries[:2]:
+        cache.add(entry)
     before = [*cache._entries.items()]
     with monkeypatch.context() as patch:
         patch.setattr(ReadText, step, failing(failure, call, getattr(ReadText, step)))
-        with pytest.raises(type(failure)): cache.add(entries[2])
+        with pytest.raises(type(failure)):
+            cache.add(entries[2])
     assert [*cache._entries.items()] == before
     cache.add(entries[2])
     assert [key for key, _ in cache._entries] == [(2,), (1, 3)]

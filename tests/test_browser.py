@@ -1,4 +1,8 @@
-"""The Playground as a user meets it: a real JupyterLab, Notebook 7 and Voila, in Chromium. Screenshots are in `_build/browser/`."""
+"""The Playground as a user meets it: a real JupyterLab, Notebook 7 and Voila, in Chromium.
+
+Screenshots are in `_build/browser/`.
+"""
+
 import re
 import shutil
 from statistics import median
@@ -9,12 +13,13 @@ from playwright.sync_api import expect
 
 TUTORIAL = ROOT / "nbs" / "tutorials" / "playground.ipynb"
 COUNT, HEATMAP = "text=/of \\d+ tokens/", "img.widget-image"
-STOPWATCH = """() => {  // milliseconds from a key press to a new token count and to a new heatmap that the browser has decoded
+STOPWATCH = """() => {  // milliseconds from a key press to a new token count and to a new, decoded heatmap
     const watch = window.watch = {start: 0, count: [], heatmap: []}
     const text = [...document.querySelectorAll('.widget-html-content')].find(e => /of \\d+ tokens/.test(e.textContent))
     const image = [...document.querySelectorAll('img.widget-image')].find(e => e.offsetParent)
     document.addEventListener('keydown', () => { watch.start = performance.now() }, true)
-    new MutationObserver(() => watch.count.push(performance.now() - watch.start)).observe(text, {childList: true, subtree: true, characterData: true})
+    new MutationObserver(() => watch.count.push(performance.now() - watch.start))
+        .observe(text, {childList: true, subtree: true, characterData: true})
     image.addEventListener('load', () => watch.heatmap.push(performance.now() - watch.start))
 }"""
 WIDTHS = """() => { window.widths = new Set()
@@ -34,7 +39,11 @@ def count(page) -> int:
 
 
 def wait_for_count(page, number) -> None:
-    page.wait_for_function("n => [...document.querySelectorAll('.widget-html-content')].some(e => e.textContent.startsWith(n + ' of '))", arg=str(number), timeout=15_000)
+    page.wait_for_function(
+        "n => [...document.querySelectorAll('.widget-html-content')].some(e => e.textContent.startsWith(n + ' of '))",
+        arg=str(number),
+        timeout=15_000,
+    )
 
 
 def source(page) -> str:
@@ -42,7 +51,11 @@ def source(page) -> str:
 
 
 def wait_for_heatmap(page, before) -> None:
-    page.wait_for_function("before => [...document.querySelectorAll('img.widget-image')].find(e => e.offsetParent)?.src !== before", arg=before, timeout=15_000)
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('img.widget-image')].find(e => e.offsetParent)?.src !== before",
+        arg=before,
+        timeout=15_000,
+    )
 
 
 def opened(page) -> None:
@@ -74,7 +87,10 @@ def test_playground_in_jupyterlab(folder):
         template.fill("noir")
         template.press("Enter")
         wait_for_heatmap(lab, seen)
-        assert count(lab) > first + 50 and "shadows" in area(lab, "system").input_value().lower() + area(lab, "thought").input_value().lower()
+        assert (
+            count(lab) > first + 50
+            and "shadows" in area(lab, "system").input_value().lower() + area(lab, "thought").input_value().lower()
+        )
         shot(lab, "2_template")
         template.fill("default")
         template.press("Enter")
@@ -122,7 +138,12 @@ def test_playground_in_jupyterlab(folder):
         before = last.locator(".jp-InputPrompt").inner_text()
         last.locator(".cm-content").click()
         lab.keyboard.press("Control+Enter")
-        lab.wait_for_function("before => /\\[\\d+\\]/.test((t => t === before ? '' : t)([...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].at(-1).textContent))", arg=before, timeout=5_000)
+        lab.wait_for_function(
+            "before => /\\[\\d+\\]/.test((t => t === before ? '' : t)([...document.querySelectorAll('.jp-CodeCell "
+            ".jp-InputPrompt')].at(-1).textContent))",
+            arg=before,
+            timeout=5_000,
+        )
         assert button(lab, "Cancel").is_enabled(), "the cell was answered while the picture was still being made"
         button(lab, "Cancel").click()
         lab.get_by_text("cancelled").wait_for()
@@ -166,7 +187,10 @@ def test_typing_is_followed_at_once(folder):
         times = lab.evaluate("window.watch")
         prompt.type("4" * 30, delay=15)  # fast: nothing but the last state counts
         wait_for_count(lab, start + 50)
-        print(f"key to count {median(times['count']):.0f} ms, key to heatmap {median(times['heatmap']):.0f} ms, medians of {len(times['count'])} and {len(times['heatmap'])}")
+        print(
+            f"key to count {median(times['count']):.0f} ms, key to heatmap {median(times['heatmap']):.0f} ms, medians "
+            f"of {len(times['count'])} and {len(times['heatmap'])}"
+        )
         assert len(times["count"]) >= 20 and len(times["heatmap"]) >= 20
         assert median(times["count"]) < 250 and median(times["heatmap"]) < 500
 
@@ -187,7 +211,7 @@ def test_playground_elsewhere(app, folder):
 
 
 def test_playground_from_the_command_line(tmp_path):
-    """`llm-dit playground` in a folder with nothing in it: its notebook runs, and what is saved goes to that folder."""
+    """`llm-dit playground` in an empty folder: its notebook runs, and what is saved goes to that folder."""
     with server("playground", tmp_path) as address, page() as lab:
         run_all(lab, address("playground.ipynb"))
         opened(lab)
@@ -200,7 +224,11 @@ def test_playground_from_the_command_line(tmp_path):
 
 
 def test_catalogue_and_browser_of_templates(folder):
-    write_notebook(folder / "catalogue.ipynb", "from llm_dit import TemplateRegistry, TemplateBrowser\nTemplateRegistry.shipped()", "TemplateBrowser()")
+    write_notebook(
+        folder / "catalogue.ipynb",
+        "from llm_dit import TemplateRegistry, TemplateBrowser\nTemplateRegistry.shipped()",
+        "TemplateBrowser()",
+    )
     with server("lab", folder) as address, page() as lab:
         run_all(lab, address("catalogue.ipynb"))
         rows = lab.locator(".jp-OutputArea tr:visible")
@@ -216,30 +244,43 @@ def test_catalogue_and_browser_of_templates(folder):
         shot(lab, "template_browser")
 
 
-HOSTILE = """<script>window.hacked = 1</script>"><img src=x onerror="window.hacked = 1">'><svg onload='window.hacked = 1'></textarea></pre>"""
+HOSTILE = (
+    """<script>window.hacked = 1</script>"><img src=x onerror="window.hacked = 1">'>"""
+    """<svg onload='window.hacked = 1'></textarea></pre>"""
+)
 SHOWN = """
 import warnings
 warnings.simplefilter("ignore")
-from llm_dit import Conversation, Playground, TemplateBrowser, TemplateRegistry, TokenStrip, ZImagePipeline, format_prompt, token_heatmap
+from llm_dit import Conversation, Playground, TemplateBrowser, TemplateRegistry, TokenStrip, ZImagePipeline
+from llm_dit import format_prompt, token_heatmap
 from IPython.display import display
 hostile = {hostile!r}
 pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
 encoding = pipe.encoder.encode(hostile, system=hostile)
 registry = TemplateRegistry("looks")
-display(Conversation.from_prompt(hostile, hostile, hostile, hostile), format_prompt(hostile, system=hostile), encoding, encoding.norms(), registry, token_heatmap(encoding), TokenStrip(encoding), TemplateBrowser(registry))
+display(Conversation.from_prompt(hostile, hostile, hostile, hostile), format_prompt(hostile, system=hostile))
+display(encoding, encoding.norms(), registry, token_heatmap(encoding), TokenStrip(encoding), TemplateBrowser(registry))
 """
 
 
 def test_no_text_runs_in_the_page(folder):
-    """Prompts, template texts, template names and errors with scripts in them, in every repr and widget of a real JupyterLab: none runs."""
+    """Prompts, template texts, template names and errors with scripts in them, in every repr and widget of a real
+    JupyterLab: none runs.
+    """
     looks = folder / "looks"
     looks.mkdir()
     quoted = HOSTILE.replace("'", "''")
-    (looks / "hostile.md").write_text(f"---\nname: hostile\ndescription: '{quoted}'\ncategory: '{quoted}'\ntags: ['{quoted}']\n---\n{HOSTILE}\n")
+    (looks / "hostile.md").write_text(
+        f"---\nname: hostile\ndescription: '{quoted}'\ncategory: '{quoted}'\ntags: ['{quoted}']\n---\n{HOSTILE}\n"
+    )
     (looks / "<img src=x onerror=window.hacked=1>.md").write_text("---\nname: named\n---\nA look.\n")
     (looks / """"><img src=x onerror=window.hacked=1>.md""").write_text("---\nname: quoted\n---\nA look.\n")
     (looks / "broken.md").write_text(f"---\nname: broken\nadd_think_block: '{quoted}'\n---\n")
-    write_notebook(folder / "hostile.ipynb", SHOWN.format(hostile=HOSTILE), "playground = Playground(pipe, hostile, registry=registry)\nplayground")
+    write_notebook(
+        folder / "hostile.ipynb",
+        SHOWN.format(hostile=HOSTILE),
+        "playground = Playground(pipe, hostile, registry=registry)\nplayground",
+    )
     with server("lab", folder) as address, page(height=2600) as lab:
         asked = []
         lab.on("request", lambda request: asked.append(request.url))
@@ -249,7 +290,10 @@ def test_no_text_runs_in_the_page(folder):
         area(lab, "prompt").fill(HOSTILE + " again")
         lab.get_by_text("again").first.wait_for(timeout=30_000)
         template = lab.locator("input[list]").first
-        for name in ("hostile", HOSTILE):  # a template with hostile texts, and no template of a hostile name, of which an error tells
+        for name in (
+            "hostile",
+            HOSTILE,
+        ):  # a template with hostile texts, and no template of a hostile name, of which an error tells
             template.fill(name)
             template.press("Enter")
         lab.locator("[role=alert]", has_text="hacked").first.wait_for(timeout=30_000)
@@ -258,31 +302,68 @@ def test_no_text_runs_in_the_page(folder):
         lab.wait_for_timeout(500)
         shot(lab, "hostile")
         outputs = lab.locator(".jp-OutputArea-output")
-        assert outputs.count() >= 8 and sum("window.hacked" in text for text in outputs.all_inner_texts()) >= 5, "the texts are there to be read"
+        assert outputs.count() >= 8 and sum("window.hacked" in text for text in outputs.all_inner_texts()) >= 5, (
+            "the texts are there to be read"
+        )
         assert lab.evaluate("window.hacked") is None, "no script ran"
-        made = "[...document.querySelectorAll('.jp-OutputArea-output')].flatMap(e => [...e.querySelectorAll('script, img[src=x], img[onerror], svg[onload]')]).map(e => e.outerHTML)"
+        made = (
+            "[...document.querySelectorAll('.jp-OutputArea-output')].flatMap(e => [...e.querySelectorAll('script, "
+            "img[src=x], img[onerror], svg[onload]')]).map(e => e.outerHTML)"
+        )
         assert lab.evaluate(made) == [] and not [url for url in asked if url.endswith("/x")]
-        lab.evaluate("document.querySelector('.jp-OutputArea-output').insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked = 1\">')")
+        lab.evaluate(
+            "document.querySelector('.jp-OutputArea-output').insertAdjacentHTML('beforeend', '<img src=x "
+            'onerror="window.hacked = 1">\')'
+        )
         lab.wait_for_function("window.hacked === 1", timeout=10_000)  # and the page would have let it run
 
 
 def test_a_kernel_restarted_under_an_open_playground(tmp_path):
     """The old widgets are dead but do no harm, and running the notebook again gives a Playground that works."""
-    write_notebook(tmp_path / "playground.ipynb", "from llm_dit import Playground, ZImagePipeline\nplayground = Playground(ZImagePipeline.from_pretrained('tiny', device='cpu'))\nplayground")
-    def count(lab): return lab.evaluate("() => Number(([...document.querySelectorAll('.widget-html-content b')].map(b => b.textContent).find(t => /^\\d+$/.test(t))) ?? -1)")
-    def opened(lab): lab.wait_for_function("() => [...document.querySelectorAll('.widget-html-content b')].some(b => /^\\d+$/.test(b.textContent))", timeout=60_000)
+    write_notebook(
+        tmp_path / "playground.ipynb",
+        "from llm_dit import Playground, ZImagePipeline\nplayground = "
+        "Playground(ZImagePipeline.from_pretrained('tiny', device='cpu'))\nplayground",
+    )
+
+    def count(lab):
+        return lab.evaluate(
+            "() => Number(([...document.querySelectorAll('.widget-html-content b')].map(b => b.textContent).find(t => "
+            "/^\\d+$/.test(t))) ?? -1)"
+        )
+
+    def opened(lab):
+        lab.wait_for_function(
+            "() => [...document.querySelectorAll('.widget-html-content b')].some(b => /^\\d+$/.test(b.textContent))",
+            timeout=60_000,
+        )
+
     with server("lab", tmp_path) as address, page() as lab:
         run_all(lab, address("playground.ipynb"))
         opened(lab)
         before = count(lab)
-        lab.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); return true }")
-        lab.wait_for_function("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'", timeout=60_000)
+        lab.evaluate(
+            "() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); return true }"
+        )
+        lab.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'",
+            timeout=60_000,
+        )
         lab.locator("textarea").first.fill("typed into a dead widget")
         lab.wait_for_timeout(300)
         lab.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); return true }")
-        lab.wait_for_function("() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(prompt => /\\[\\d+\\]/.test(prompt.textContent))", timeout=60_000)
+        lab.wait_for_function(
+            "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(prompt => "
+            "/\\[\\d+\\]/.test(prompt.textContent))",
+            timeout=60_000,
+        )
         opened(lab)
         assert count(lab) == before, "the prompt it begins with, not what was typed before"
         lab.locator("textarea").first.fill("a red star")
-        lab.wait_for_function("before => { const now = [...document.querySelectorAll('.widget-html-content b')].map(b => b.textContent).find(t => /^\\d+$/.test(t)); return now && Number(now) < before }", arg=before, timeout=30_000)
+        lab.wait_for_function(
+            "before => { const now = [...document.querySelectorAll('.widget-html-content b')].map(b => "
+            "b.textContent).find(t => /^\\d+$/.test(t)); return now && Number(now) < before }",
+            arg=before,
+            timeout=30_000,
+        )
         shot(lab, "kernel_restarted")

@@ -1,4 +1,7 @@
-"""The command line has the options of the API, and refuses every bad input with one sentence before anything is loaded."""
+"""The command line has the options of the API, and refuses every bad input with one sentence before anything is
+loaded.
+"""
+
 import inspect
 import json
 import os
@@ -11,12 +14,13 @@ from importlib import import_module
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import llm_dit
 import pytest
 import typer
+from PIL import Image
+
+import llm_dit
 from llm_dit import Recipe, ZImagePipeline
 from llm_dit.cli import LEFT_OUT, app
-from PIL import Image
 
 pytestmark = pytest.mark.side_by_side
 
@@ -28,7 +32,11 @@ CALLS = {
         ("encoder", "ZImageTextEncoder.format"),
         ("backends", "BackendConfig"),
     ],
-    "reproduce": [("pipeline", "ZImagePipeline.reproduce"), ("pipeline", "ZImagePipeline.from_pretrained"), ("backends", "BackendConfig")],
+    "reproduce": [
+        ("pipeline", "ZImagePipeline.reproduce"),
+        ("pipeline", "ZImagePipeline.from_pretrained"),
+        ("backends", "BackendConfig"),
+    ],
     "encode": [
         ("encoder", "ZImageTextEncoder.from_pretrained"),
         ("encoder", "ZImageTextEncoder.encode"),
@@ -46,7 +54,10 @@ CALLS = {
     "bench generate": [("benchmark", "bench_generate")],
 }
 #: Parameters of one function that a command names otherwise.
-NAMED_OTHERWISE = {"reproduce": {"recipe": "file"}, "info": {"device": "vram", "available": "vram", "text_encoder": "vram"}}
+NAMED_OTHERWISE = {
+    "reproduce": {"recipe": "file"},
+    "info": {"device": "vram", "available": "vram", "text_encoder": "vram"},
+}
 
 
 def command(name):
@@ -61,7 +72,11 @@ def api_parameters(module, name):
     for part in name.split("."):
         thing = getattr(thing, part)
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    return [each.name for each in inspect.signature(thing).parameters.values() if each.kind not in kinds and each.name != "self"]
+    return [
+        each.name
+        for each in inspect.signature(thing).parameters.values()
+        if each.kind not in kinds and each.name != "self"
+    ]
 
 
 def run(*arguments, cwd, **environment):
@@ -74,6 +89,7 @@ def run(*arguments, cwd, **environment):
 def main(monkeypatch, capsys, *arguments):
     """The same in this process."""
     from llm_dit.cli import main
+
     monkeypatch.setattr(sys, "argv", ["llm-dit", *map(str, arguments)])
     capsys.readouterr()
     code = 0
@@ -83,7 +99,11 @@ def main(monkeypatch, capsys, *arguments):
         code = end.code or 0
     out, err = capsys.readouterr()
     lines = [line.rpartition("\r")[2] for line in err.split("\n")]
-    return code, out, "\n".join(line for line in lines if "%|" not in line)  # tqdm was imported before bars were switched off
+    return (
+        code,
+        out,
+        "\n".join(line for line in lines if "%|" not in line),
+    )  # tqdm was imported before bars were switched off
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -93,7 +113,9 @@ def test_every_parameter_of_the_api_is_an_option(name):
     for module, function in CALLS[name]:
         wanted = {NAMED_OTHERWISE.get(name, {}).get(each, each) for each in api_parameters(module, function)}
         missing = wanted - options - LEFT_OUT.keys()
-        assert not missing, f"llm-dit {name}: {function} has {sorted(missing)}; make them options, or say in LEFT_OUT why not"
+        assert not missing, (
+            f"llm-dit {name}: {function} has {sorted(missing)}; make them options, or say in LEFT_OUT why not"
+        )
 
 
 def test_what_is_left_out_is_there_and_has_a_reason():
@@ -106,6 +128,7 @@ def test_every_option_has_a_help_text():
     def leaves(group, path=()):
         for name, each in group.commands.items():
             yield from leaves(each, (*path, name)) if hasattr(each, "commands") else [((*path, name), each)]
+
     silent = [
         f"{' '.join(path)} --{each.name}"
         for path, leaf in leaves(typer.main.get_command(app))
@@ -127,7 +150,9 @@ def test_version(monkeypatch, capsys):
 
 @pytest.mark.parametrize("mode", ["warn", "window", "interpolate", "pool"])
 def test_overflow_modes(monkeypatch, capsys, mode):
-    code, out, err = main(monkeypatch, capsys, "encode", "a red circle " * 30, "--max-length", 40, "--on-overflow", mode)
+    code, out, err = main(
+        monkeypatch, capsys, "encode", "a red circle " * 30, "--max-length", 40, "--on-overflow", mode
+    )
     assert code == 0 and "EncodingOutput" in out and ("max_length=40" in err) == (mode == "warn") and ".py" not in err
 
 
@@ -135,7 +160,19 @@ def test_negative_prompt_and_several_outputs(monkeypatch, capsys, tmp_path):
     names = [tmp_path / name for name in ("circle.png", "star.png")]
     outputs = [word for name in names for word in ("-o", name)]
     small = ["--height", 32, "--width", 32, "--num-inference-steps", 1]
-    code, out, err = main(monkeypatch, capsys, "generate", "a red circle", "a blue star", *outputs, *small, "--guidance-scale", 2, "--negative-prompt", "green")
+    code, out, err = main(
+        monkeypatch,
+        capsys,
+        "generate",
+        "a red circle",
+        "a blue star",
+        *outputs,
+        *small,
+        "--guidance-scale",
+        2,
+        "--negative-prompt",
+        "green",
+    )
     assert code == 0, err
     recipes = [Recipe.from_png(name) for name in names]
     assert [recipe.negative_prompt for recipe in recipes] == ["green"] * 2
@@ -169,7 +206,16 @@ def test_reproduce_from_an_edited_embedding(monkeypatch, capsys, tmp_path):
     pipe(encoding, height=32, width=32, num_inference_steps=1, progress=False).save(tmp_path / "x.png")
     code, _, err = main(monkeypatch, capsys, "reproduce", tmp_path / "x.png", "-o", tmp_path / "y.png")
     assert code == 2 and err.startswith("llm-dit: ")
-    code, out, err = main(monkeypatch, capsys, "reproduce", tmp_path / "x.png", "-o", tmp_path / "y.png", "--encoding", tmp_path / "e.safetensors")
+    code, out, err = main(
+        monkeypatch,
+        capsys,
+        "reproduce",
+        tmp_path / "x.png",
+        "-o",
+        tmp_path / "y.png",
+        "--encoding",
+        tmp_path / "e.safetensors",
+    )
     assert code == 0 and "the same pixels" in out, err
 
 
@@ -179,7 +225,9 @@ def inputs(tmp_path_factory):
     Image.new("RGB", (32, 32)).save(folder / "plain.png")
     (folder / "text.txt").write_text("no image")
     (folder / "foreign").mkdir()
-    (folder / "foreign/model_index.json").write_text('{"_class_name": "Flux2Pipeline", "transformer": ["diffusers", "Flux2Transformer2DModel"]}')
+    (folder / "foreign/model_index.json").write_text(
+        '{"_class_name": "Flux2Pipeline", "transformer": ["diffusers", "Flux2Transformer2DModel"]}'
+    )
     return folder
 
 
@@ -226,7 +274,9 @@ def test_refused_in_one_sentence(case, inputs, monkeypatch, capsys):
     arguments, named = REFUSED[case]
     monkeypatch.chdir(inputs)
     code, out, err = main(monkeypatch, capsys, *arguments)
-    assert code == 2 and not out and err.startswith("llm-dit: ") and err.count("\n") == 1 and named.lower() in err.lower(), err
+    assert (
+        code == 2 and not out and err.startswith("llm-dit: ") and err.count("\n") == 1 and named.lower() in err.lower()
+    ), err
     assert len(err) > 20 and not list(inputs.glob("*.png"))[1:], "nothing was written"
 
 
@@ -235,8 +285,12 @@ EARLY = [case for case in REFUSED if not case.startswith("foreign")]
 
 def test_refused_before_anything_is_loaded(inputs, monkeypatch, capsys):
     """No weights are read: the classes that load are replaced by ones that fail."""
-    def load(*_, **__): raise AssertionError("a model was loaded")
+
+    def load(*_, **__):
+        raise AssertionError("a model was loaded")
+
     from llm_dit.backends import TransformersBackend
+
     monkeypatch.setattr(TransformersBackend, "from_pretrained", load)
     monkeypatch.chdir(inputs)
     for case in EARLY:
@@ -246,31 +300,59 @@ def test_refused_before_anything_is_loaded(inputs, monkeypatch, capsys):
 
 def test_a_lora_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
     from llm_dit.cli import _parse_loras
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.safetensors").touch()
     (tmp_path / "x=0.5").mkdir()
-    assert _parse_loras(["a=b.safetensors", "a=b.safetensors=0.5", "x=0.5", "x=0.5=2", "someone/lora=.25", "someone/lora"]) == [
-        ("a=b.safetensors", 1.0), ("a=b.safetensors", .5), ("x=0.5", 1.0), ("x=0.5", 2.0), ("someone/lora", .25), ("someone/lora", 1.0)]
+    assert _parse_loras(
+        ["a=b.safetensors", "a=b.safetensors=0.5", "x=0.5", "x=0.5=2", "someone/lora=.25", "someone/lora"]
+    ) == [
+        ("a=b.safetensors", 1.0),
+        ("a=b.safetensors", 0.5),
+        ("x=0.5", 1.0),
+        ("x=0.5", 2.0),
+        ("someone/lora", 0.25),
+        ("someone/lora", 1.0),
+    ]
 
 
 def test_interrupted(tmp_path):
     """Ctrl+C ends with one line and exit code 130; a shell's background job would ignore it without a handler."""
-    stop = "import llm_dit.cli, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); llm_dit.cli._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); llm_dit.cli.main()"
-    done = subprocess.run([sys.executable, "-c", stop, "encode", "a cat"], cwd=tmp_path, capture_output=True, text=True)
+    stop = (
+        "import llm_dit.cli, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "llm_dit.cli._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); llm_dit.cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", stop, "encode", "a cat"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 130 and done.stderr == "llm-dit: stopped\n"
 
 
 @contextmanager
-def playground(folder, *options, program=(sys.executable, "-c", "from llm_dit.cli import main; main()"), **environment):
+def playground(
+    folder, *options, program=(sys.executable, "-c", "from llm_dit.cli import main; main()"), **environment
+):
     """`llm-dit playground` in a folder; gives what its server answers to a path, and the process."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | {"TMPDIR": str(folder / "temporary"), **environment}
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | {
+        "TMPDIR": str(folder / "temporary"),
+        **environment,
+    }
     (folder / "temporary").mkdir()
     (folder / "here").mkdir()
     log = (folder / "log").open("w")
-    command = [*map(str, program), "playground", "--no-browser", "--port", str(port), *options, "--", "--IdentityProvider.token=secret"]
+    command = [
+        *map(str, program),
+        "playground",
+        "--no-browser",
+        "--port",
+        str(port),
+        *options,
+        "--",
+        "--IdentityProvider.token=secret",
+    ]
     process = subprocess.Popen(command, cwd=folder / "here", env=env, stdout=log, stderr=subprocess.STDOUT)
 
     def ask(path):
@@ -281,7 +363,7 @@ def playground(folder, *options, program=(sys.executable, "-c", "from llm_dit.cl
                     return json.load(answer)
             except URLError as e:
                 assert not hasattr(e, "code"), e
-                time.sleep(.2)
+                time.sleep(0.2)
         raise TimeoutError((folder / "log").read_text())
 
     try:
@@ -302,7 +384,9 @@ def test_playground_serves_a_notebook_in_any_folder(tmp_path):
     assert process.returncode == 0 and not list((tmp_path / "temporary").glob("llm_dit_playground_*"))
 
 
-@pytest.mark.parametrize("wrong", [["--model", "./nowhere"], ["--on-overflow", "warm"], ["--port", "0"], ["--max-length", "0"]])
+@pytest.mark.parametrize(
+    "wrong", [["--model", "./nowhere"], ["--on-overflow", "warm"], ["--port", "0"], ["--max-length", "0"]]
+)
 def test_playground_refuses_before_it_serves(wrong, monkeypatch, capsys):
-    code, out, err = main(monkeypatch, capsys, "playground", *wrong)
+    code, _out, err = main(monkeypatch, capsys, "playground", *wrong)
     assert code == 2 and err.startswith("llm-dit: ") and err.count("\n") == 1

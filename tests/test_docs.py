@@ -1,4 +1,7 @@
-"""The documentation site: built offline without a warning, no dead link, no request to another host, and readable in a browser."""
+"""The documentation site: built offline without a warning, no dead link, no request to another host, and readable in a
+browser.
+"""
+
 import ast
 import inspect
 import json
@@ -12,16 +15,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from playwright.sync_api import expect
-
 from browser import ROOT, page, shot
+from playwright.sync_api import expect
 
 NBS = ROOT / "nbs"
 OFFLINE = """
 import ipaddress, sys
 def refuse(event, args):
-    if event == "socket.connect" and isinstance(args[1], tuple) and not ipaddress.ip_address(args[1][0]).is_loopback: raise OSError(f"no network in this test: {args[1]}")
-    if event == "socket.getaddrinfo" and args[0] not in (None, "", "localhost", "127.0.0.1", "::1", b"localhost"): raise OSError(f"no network in this test: {args[0]}")
+    if event == "socket.connect" and isinstance(args[1], tuple) and not ipaddress.ip_address(args[1][0]).is_loopback:
+        raise OSError(f"no network in this test: {args[1]}")
+    if event == "socket.getaddrinfo" and args[0] not in (None, "", "localhost", "127.0.0.1", "::1", b"localhost"):
+        raise OSError(f"no network in this test: {args[0]}")
 sys.addaudithook(refuse)
 """
 
@@ -32,7 +36,12 @@ def site(tmp_path_factory):
     hook = tmp_path_factory.mktemp("offline")
     (hook / "sitecustomize.py").write_text(OFFLINE)
     env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | {"PYTHONPATH": str(hook), "HF_HUB_OFFLINE": "1"}
-    refused = subprocess.run([sys.executable, "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)"], env=env, capture_output=True, text=True)
+    refused = subprocess.run(
+        [sys.executable, "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert "no network in this test" in refused.stderr
     built = subprocess.run([sys.executable, ROOT / "tools/docs.py"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-6000:]
@@ -62,7 +71,9 @@ def test_no_dead_link(site):
             if parts.scheme or parts.netloc:
                 continue
             found, checked = (path.parent / unquote(parts.path)).resolve() if parts.path else path, checked + 1
-            if not found.exists() or parts.fragment and found in pages and unquote(parts.fragment) not in pages[found].anchors | {"top"}:
+            if not found.exists() or (
+                parts.fragment and found in pages and unquote(parts.fragment) not in pages[found].anchors | {"top"}
+            ):
                 dead.append(f"{path.relative_to(site)} -> {target}")
     assert not dead, "\n".join(dead)
     assert checked > 1000
@@ -70,12 +81,16 @@ def test_no_dead_link(site):
 
 def test_no_page_loads_from_another_host(site):
     for path in site.rglob("*.html"):
-        loaded = re.findall(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=[\"'](?:https?:)?//[^\"']*", path.read_text())
+        loaded = re.findall(
+            r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=[\"'](?:https?:)?//[^\"']*", path.read_text()
+        )
         assert not loaded, f"{path.name}: {loaded[:3]}"
 
 
 def test_reading_it_in_a_browser(site):
-    """Search, a parameter table, a figure, a formula and the saved Playground, wide and narrow, without one request to another host."""
+    """Search, a parameter table, a figure, a formula and the saved Playground, wide and narrow, without one request to
+    another host.
+    """
     requests = []
     with page(height=900) as tab:
         tab.on("request", lambda request: requests.append(request.url))
@@ -93,17 +108,25 @@ def test_reading_it_in_a_browser(site):
         assert any("01_formatter" in (a.get_attribute("href") or "") for a in tab.locator("#search-results a").all())
         shot(tab, "docs-search-1280")
 
-        for word, name in {"steering": "steer_an_embedding", "resume": "resume_a_sweep", "GGUF": "load_gguf_and_single_files"}.items():
+        for word, name in {
+            "steering": "steer_an_embedding",
+            "resume": "resume_a_sweep",
+            "GGUF": "load_gguf_and_single_files",
+        }.items():
             visit(f"search.html?q={word}")
             first = tab.locator("#search-results li a").first
             expect(first).to_be_visible(timeout=20_000)
             expect(first).to_have_attribute("href", re.compile(name))
 
         visit("05_encoder.html#llm_dit.encoder.ZImageTextEncoder.encode")
-        method = tab.locator("dl.py.method").filter(has=tab.locator("dt[id='llm_dit.encoder.ZImageTextEncoder.encode']"))
+        method = tab.locator("dl.py.method").filter(
+            has=tab.locator("dt[id='llm_dit.encoder.ZImageTextEncoder.encode']")
+        )
         expect(method.locator("table th").first).to_have_text("Parameter")
         expect(method.locator("table")).to_contain_text("hidden_layer")
-        expect(method.get_by_role("link", name="source")).to_have_attribute("href", re.compile(r"github.*llm_dit/encoder\.py#L\d+"))
+        expect(method.get_by_role("link", name="source")).to_have_attribute(
+            "href", re.compile(r"github.*llm_dit/encoder\.py#L\d+")
+        )
         shot(tab, "docs-encode-1280")
 
         visit("tutorials/reading_a_heatmap.html")
@@ -136,7 +159,9 @@ def test_reading_it_in_a_browser(site):
 
 
 def code_cells(notebook):
-    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    return [
+        "".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"
+    ]
 
 
 def parsed(cells):
@@ -146,33 +171,58 @@ def parsed(cells):
 
 def used_names(cells):
     """Names in the cells that run as examples: all that export nothing."""
-    return {getattr(node, "id", getattr(node, "attr", "")) for node in parsed(cell for cell in cells if not re.match(r"\s*#\|\s*exporti?\b", cell))}
+    return {
+        getattr(node, "id", getattr(node, "attr", ""))
+        for node in parsed(cell for cell in cells if not re.match(r"\s*#\|\s*exporti?\b", cell))
+    }
 
 
 def used_imports(cells):
     """Those that come from another module of ours."""
-    imported = {alias.name for node in parsed(cells) if isinstance(node, ast.ImportFrom) and "llm_dit" in (node.module or "") for alias in node.names}
+    imported = {
+        alias.name
+        for node in parsed(cells)
+        if isinstance(node, ast.ImportFrom) and "llm_dit" in (node.module or "")
+        for alias in node.names
+    }
     return imported & used_names(cells)
 
 
 def test_every_public_name_is_documented(site):
-    """A docstring (a comment above, for a constant), a place in the reference, and a cell that uses it, here or where it is imported. There are no exceptions."""
+    """A docstring (a comment above, for a constant), a place in the reference, and a cell that uses it, here or where
+    it is imported. There are no exceptions.
+    """
     elsewhere = set().union(*(used_imports(code_cells(notebook)) for notebook in NBS.rglob("*.ipynb")))
     missing, count = [], 0
     for notebook in sorted(NBS.glob("*.ipynb")):
         cells = code_cells(notebook)
-        exports = next((re.search(r"#\| default_exp (\w+)", cell)[1] for cell in cells if "#| default_exp" in cell), None)
+        exports = next(
+            (re.search(r"#\| default_exp (\w+)", cell)[1] for cell in cells if "#| default_exp" in cell), None
+        )
         if not exports:
             continue
         module, html = import_module(f"llm_dit.{exports}"), (site / notebook.with_suffix(".html").name).read_text()
         source, used = Path(module.__file__).read_text(), elsewhere | used_names(cells)
         if exports == "cli":  # commands are typed
-            used |= {word for node in parsed(cells) if isinstance(node, ast.Constant) for word in re.findall(r"\w+", str(node.value))}
+            used |= {
+                word
+                for node in parsed(cells)
+                if isinstance(node, ast.Constant)
+                for word in re.findall(r"\w+", str(node.value))
+            }
         for name in module.__all__:
             thing, count = getattr(module, name), count + 1
-            told = thing.__doc__ if inspect.isclass(thing) or inspect.isfunction(thing) else re.search(rf"^#:.*\n{name}\b", source, re.MULTILINE)
+            told = (
+                thing.__doc__
+                if inspect.isclass(thing) or inspect.isfunction(thing)
+                else re.search(rf"^#:.*\n{name}\b", source, re.MULTILINE)
+            )
             missing += [f"{module.__name__}.{name} has no docstring"] * (not told)
-            missing += [f"{module.__name__}.{name} is not in the reference"] * (f'id="{module.__name__}.{name}"' not in html)
-            missing += [f"{module.__name__}.{name} has no example"] * (not used & {name, *(name.split("_") if exports == "cli" else ())})
+            missing += [f"{module.__name__}.{name} is not in the reference"] * (
+                f'id="{module.__name__}.{name}"' not in html
+            )
+            missing += [f"{module.__name__}.{name} has no example"] * (
+                not used & {name, *(name.split("_") if exports == "cli" else ())}
+            )
     assert not missing, "\n".join(missing)
     assert count > 150

@@ -1,4 +1,8 @@
-"""The cache of hidden states under two processes, under kill -9, and where its folder misbehaves. CACHE_SECONDS (5) makes the first two longer."""
+"""The cache of hidden states under two processes, under kill -9, and where its folder misbehaves.
+
+CACHE_SECONDS (5) makes the first two longer.
+"""
+
 import os
 import random
 import subprocess
@@ -10,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from llm_dit.embedding_cache import DamagedCacheWarning, EmbeddingCache, weights_fingerprint
 
 pytestmark = pytest.mark.side_by_side
@@ -34,12 +39,17 @@ def child(*arguments):
 def fill(folder, seed, seconds):
     """Get and put overlapping keys at random for some seconds, then print the keys that were put."""
     warnings.simplefilter("error")
-    cache, choose, put, end = EmbeddingCache(folder, max_bytes=50_000), random.Random(seed), set(), time.time() + float(seconds)
+    cache, choose, put, end = (
+        EmbeddingCache(folder, max_bytes=50_000),
+        random.Random(seed),
+        set(),
+        time.time() + float(seconds),
+    )
     while time.time() < end:
         i = choose.randrange(3000)
         x = cache.get(key(i))
         assert x is None or x.equal(value(i)), f"entry {i} is wrong"
-        if x is None or choose.random() < .3:
+        if x is None or choose.random() < 0.3:
             cache.put(key(i), value(i))
             put.add(i)
     print(*put)
@@ -71,32 +81,39 @@ def test_two_processes_fill_one_folder(tmp_path):
     assert [c.returncode for c in children] == [0, 0], "neither met a wrong, damaged or unwritable entry"
     cache = EmbeddingCache(tmp_path, max_bytes=0)
     missing = [i for i in put[0] | put[1] if (x := cache.get(key(i))) is None or not x.equal(value(i))]
-    print(f"\n{len(put[0])} and {len(put[1])} keys put, {len(put[0] & put[1])} by both; {verified(tmp_path)} files verify")
+    print(
+        f"\n{len(put[0])} and {len(put[1])} keys put, {len(put[0] & put[1])} by both; {verified(tmp_path)} files "
+        "verify"
+    )
     assert not missing and put[0] & put[1]
     assert verified(tmp_path) == len(put[0] | put[1]) and not [*tmp_path.rglob("*.partial")]
 
 
 def test_killed_while_writing(tmp_path):
     rounds, acknowledged, end = 0, set(), time.time() + SECONDS
-    while rounds < 3 or time.time() < end or rounds < 20 and not [*tmp_path.glob("*.partial")]:
+    while rounds < 3 or time.time() < end or (rounds < 20 and not [*tmp_path.glob("*.partial")]):
         writer = child("write_large", tmp_path, 7 * rounds % 20)
         acknowledged.add(int(writer.stdout.readline()))
         time.sleep(random.random() / 4)
         known, deadline = {*tmp_path.glob("*.partial")}, time.time() + 30
-        while not {*tmp_path.glob("*.partial")} - known and time.time() < deadline: pass  # until it is at it
+        while not {*tmp_path.glob("*.partial")} - known and time.time() < deadline:
+            pass  # until it is at it
         time.sleep(random.random() / 100)
         writer.kill()
         acknowledged |= {int(line) for line in writer.stdout if line.endswith("\n")}
         writer.wait()
         rounds += 1
         entries = verified(tmp_path)
-        assert all((tmp_path / key(i)[:2] / f"{key(i)}.safetensors").exists() for i in acknowledged), "what was put is there"
+        assert all((tmp_path / key(i)[:2] / f"{key(i)}.safetensors").exists() for i in acknowledged), (
+            "what was put is there"
+        )
     leftovers = [*tmp_path.glob("*.partial")]
     print(f"\n{rounds} kills, {len(leftovers)} in the middle of a write; {entries} files verify")
     assert leftovers
     EmbeddingCache(tmp_path)
     assert all(file.exists() for file in leftovers), "they could belong to a process that lives"
-    for file in leftovers: os.utime(file, (time.time() - 3700,) * 2)
+    for file in leftovers:
+        os.utime(file, (time.time() - 3700,) * 2)
     EmbeddingCache(tmp_path)
     assert not [*tmp_path.rglob("*.partial")] and verified(tmp_path) == entries
     EmbeddingCache(tmp_path).clear()
@@ -108,10 +125,14 @@ def test_a_damaged_file_that_cannot_be_removed_is_reported_once(tmp_path, monkey
     cache.put(key(1), value(1))
     file = tmp_path / key(1)[:2] / f"{key(1)}.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    def refuse(path, missing_ok=False): raise PermissionError(13, "Permission denied")
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied")
+
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refuse)
-        with pytest.warns(DamagedCacheWarning, match=key(1)): assert cache.get(key(1)) is None
+        with pytest.warns(DamagedCacheWarning, match=key(1)):
+            assert cache.get(key(1)) is None
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert cache.get(key(1)) is None
@@ -126,7 +147,8 @@ def test_fingerprint_reads_what_torch_quantises():
         quantised = torch.nn.Module()
         quantised.register_buffer("weight", torch.quantize_per_tensor(torch.linspace(0, 1, 8), scale, 0, torch.qint8))
         return quantised
-    assert weights_fingerprint(module(.1)) == weights_fingerprint(module(.1)) != weights_fingerprint(module(.2))
+
+    assert weights_fingerprint(module(0.1)) == weights_fingerprint(module(0.1)) != weights_fingerprint(module(0.2))
 
 
 if __name__ == "__main__":

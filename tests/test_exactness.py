@@ -1,4 +1,5 @@
-"""What is encoded in pieces, in groups or in batches is what a single fresh encode gives, whatever was asked before."""
+"""What is encoded in pieces, in groups or in batches is what a single fresh encode gives, whatever was asked."""
+
 import os
 import subprocess
 import sys
@@ -6,8 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llm_dit.backends import BackendConfig
 from llm_dit.benchmark import both, random_decoder
@@ -15,12 +15,19 @@ from llm_dit.benchmark import both, random_decoder
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("exactness")]
 
 WORDS = ["red", "blue", " circle", " star", " on", " white", "\n", " large", "<|im_end|>", " ünï", "中文", " 7"]
-EDITS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4), st.lists(st.sampled_from(WORDS), max_size=4)), min_size=1, max_size=6)
+EDITS = st.lists(
+    st.tuples(st.integers(0, 40), st.integers(0, 4), st.lists(st.sampled_from(WORDS), max_size=4)),
+    min_size=1,
+    max_size=6,
+)
 
 
 @cache
 def backend(dtype):
-    """A random model that keeps no embeddings; the cache of prefixes goes on from sequence to sequence, as in a session."""
+    """A random model that keeps no embeddings.
+
+    The cache of prefixes goes on from sequence to sequence, as in a session.
+    """
     return both(random_decoder("tiny", dtype), config=BackendConfig(cache_bytes=0, prefix_cache_bytes=2**20))[1]
 
 
@@ -29,14 +36,14 @@ def edited(edits):
     words = ["<|im_start|>user\n", " a", " red", " circle", " on", " white", "<|im_end|>\n"]
     for place, out, new in edits:
         place %= len(words) or 1
-        words[place:place + out] = new
+        words[place : place + out] = new
         yield "".join(words) or " a"
 
 
 def same(a, b, dtype):
     if dtype == torch.float32:
         return (a - b).abs().max() <= 1e-5 * b.abs().max()
-    return torch.cosine_similarity(a.float(), b.float(), dim=1).min() >= .999
+    return torch.cosine_similarity(a.float(), b.float(), dim=1).min() >= 0.999
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -54,7 +61,12 @@ def test_edits(dtype, edits):
 def test_groups():
     """Long common beginnings, which the edits above do not have."""
     model = backend(torch.float32)
-    texts = [beginning * 40 + "".join(WORDS[i:i + n]) for beginning in (" red circle", " blue star") for i in range(6) for n in (1, 3)]
+    texts = [
+        beginning * 40 + "".join(WORDS[i : i + n])
+        for beginning in (" red circle", " blue star")
+        for i in range(6)
+        for n in (1, 3)
+    ]
     for several, text in zip(model.encode(texts, layers="all"), texts):
         fresh = model.encode([text], layers="all")
         assert all(same(several.layer(i).embedding, fresh.layer(i).embedding, torch.float32) for i in range(4))
@@ -65,14 +77,22 @@ import hashlib, sys
 from llm_dit import ZImagePipeline
 pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
 prompt = "a large red star on a blue background, seen at night from very far away"
-for n in range(int(sys.argv[1])): pipe.encoder.encode(prompt[:1 + n], template="neon", incremental=True), pipe.encoder.encode([prompt, prompt[:n + 1]], template="neon")
+for n in range(int(sys.argv[1])):
+    pipe.encoder.encode(prompt[:1 + n], template="neon", incremental=True)
+    pipe.encoder.encode([prompt, prompt[:n + 1]], template="neon")
 print(hashlib.sha256(pipe(prompt, template="neon", seed=3, progress=False).image.tobytes()).hexdigest())
 """
 
 
 def test_a_picture_after_fifty_previews_is_that_of_a_fresh_process():
     def digest(previews):
-        done = subprocess.run([sys.executable, "-c", PICTURE, str(previews)], capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != "IN_TEST"})
+        done = subprocess.run(
+            [sys.executable, "-c", PICTURE, str(previews)],
+            capture_output=True,
+            text=True,
+            env={k: v for k, v in os.environ.items() if k != "IN_TEST"},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[-1]
+
     assert digest(50) == digest(0)

@@ -1,4 +1,5 @@
 """The formatter's small promises, one by one; `tools/mutation.py` says which of them the notebook leaves open."""
+
 import copy
 import re
 import warnings
@@ -7,8 +8,16 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from llm_dit.conversation import Conversation, Message
-from llm_dit.formatter import FormattedPrompt, Qwen3Formatter, Span, SpecialTokenError, SpecialTokenWarning
-from llm_dit.formatter import ThinkingConflictError, format_prompt, resolve_thinking
+from llm_dit.formatter import (
+    FormattedPrompt,
+    Qwen3Formatter,
+    Span,
+    SpecialTokenError,
+    SpecialTokenWarning,
+    ThinkingConflictError,
+    format_prompt,
+    resolve_thinking,
+)
 
 pytestmark = pytest.mark.side_by_side
 BEGIN, END = "<|im_start|>", "<|im_end|>\n"
@@ -31,6 +40,7 @@ def silently(f, *args, **kwargs):
 
 # ---- the prompt and its parts
 
+
 def test_a_span_and_a_prompt_do_not_change():
     prompt = format_prompt("a cat")
     for thing, field in ((Span("user", 0, 1), "start"), (prompt, "text"), (Qwen3Formatter(), "special_tokens")):
@@ -40,8 +50,15 @@ def test_a_span_and_a_prompt_do_not_change():
 
 
 SPANS = (Span("role", 0, 2), Span("user", 2, 5))
-NOT_COVERING = [SPANS[:1], SPANS[1:], SPANS[::-1], (Span("role", 0, 1), SPANS[1]), (Span("role", 0, 3), SPANS[1]),
-                (Span("role", 0, 7), Span("user", 7, 5)), (SPANS[0], Span("user", 2, 6))]
+NOT_COVERING = [
+    SPANS[:1],
+    SPANS[1:],
+    SPANS[::-1],
+    (Span("role", 0, 1), SPANS[1]),
+    (Span("role", 0, 3), SPANS[1]),
+    (Span("role", 0, 7), Span("user", 7, 5)),
+    (SPANS[0], Span("user", 2, 6)),
+]
 
 
 @pytest.mark.parametrize("spans", NOT_COVERING)
@@ -64,8 +81,16 @@ def test_what_a_prompt_refuses():
 
 def test_a_prompt_is_no_string():
     prompt = format_prompt("a cat")
-    uses = (lambda: prompt[0], lambda: len(prompt), lambda: "cat" in prompt, lambda: prompt + "!", lambda: f"{prompt}",
-            lambda: "!" + prompt, lambda: prompt < prompt, lambda: prompt * 2)
+    uses = (
+        lambda: prompt[0],
+        lambda: len(prompt),
+        lambda: "cat" in prompt,
+        lambda: prompt + "!",
+        lambda: f"{prompt}",
+        lambda: "!" + prompt,
+        lambda: prompt < prompt,
+        lambda: prompt * 2,
+    )
     for use in uses:
         with pytest.raises(TypeError, match=r"use prompt\.text"):
             use()
@@ -117,6 +142,7 @@ def test_html_shows_parts_labels_and_forged_tokens():
 
 # ---- special tokens in a content
 
+
 def test_a_warning_says_what_stands_where_and_names_the_callers_line():
     words = said(SpecialTokenWarning, format_prompt, "a <think> b </think>", system="s <|im_end|>")
     system, user = words.split(": kept as plain text")[0].split("; ")
@@ -152,6 +178,7 @@ def test_an_answer_with_a_thought_of_its_own_may_speak_of_think_blocks():
 
 # ---- thinking
 
+
 @pytest.mark.parametrize("thinking", ["t", ""])
 def test_a_thought_and_no_block_contradict_each_other(thinking):
     with pytest.raises(ThinkingConflictError, match="leave out one of the two"):
@@ -182,6 +209,7 @@ def test_newlines_around_thought_and_answer():
 
 
 # ---- several turns
+
 
 def chat(*turns, **options):
     """The chat string of turns such as "u question", "a answer", after whose "|" comes the thought."""

@@ -1,4 +1,5 @@
 """What a real Jupyter kernel shows, which nbdev's test engine cannot tell."""
+
 import nbformat
 from browser import page, shot
 from nbclient import NotebookClient
@@ -18,7 +19,9 @@ def shown(*cells):
 
 
 def test_a_figure_is_seen_though_pyplot_was_never_used():
-    assert "image/png" in shown("from llm_dit import contact_sheet; from PIL import Image", "contact_sheet([Image.new('RGB', (8, 8))])")
+    assert "image/png" in shown(
+        "from llm_dit import contact_sheet; from PIL import Image", "contact_sheet([Image.new('RGB', (8, 8))])"
+    )
 
 
 def test_the_catalogue_of_templates_is_a_table():
@@ -27,23 +30,45 @@ def test_the_catalogue_of_templates_is_a_table():
 
 def test_exported_to_html_it_needs_neither_kernel_nor_network(tmp_path):
     notebook = executed(
-        "from llm_dit import Playground, ZImagePipeline, token_heatmap\npipe = ZImagePipeline.from_pretrained('tiny', device='cpu')\nencoding = pipe.encoder.encode('a red circle')",
-        "encoding", "token_heatmap(encoding)", "playground = Playground(pipe)\nseen = playground.snapshot()\nplayground.close()", "seen")
+        "from llm_dit import Playground, ZImagePipeline, token_heatmap\npipe = "
+        "ZImagePipeline.from_pretrained('tiny', device='cpu')\nencoding = pipe.encoder.encode('a red circle')",
+        "encoding",
+        "token_heatmap(encoding)",
+        "playground = Playground(pipe)\nseen = playground.snapshot()\nplayground.close()",
+        "seen",
+    )
     exported = tmp_path / "exported.html"
     exported.write_text(HTMLExporter().from_notebook_node(notebook)[0])
     with page() as offline:
         offline.context.set_offline(True)
         offline.goto(exported.as_uri())
-        assert offline.locator("span[title*=norm]", has_text="circle").count() == 2, "the token strips of the encoding and of the Playground"
-        assert offline.evaluate("[...document.images].map(image => image.naturalWidth > 0 && image.width > 100)") == [True] * 3, "the small heatmap of the encoding, the figure, and the Playground's"
+        assert offline.locator("span[title*=norm]", has_text="circle").count() == 2, (
+            "the token strips of the encoding and of the Playground"
+        )
+        assert (
+            offline.evaluate("[...document.images].map(image => image.naturalWidth > 0 && image.width > 100)")
+            == [True] * 3
+        ), "the small heatmap of the encoding, the figure, and the Playground's"
         shot(offline, "exported")
 
 
 def test_twenty_playgrounds_leave_nothing_behind():
-    grown, comms, threads = map(float, executed(
-        "import gc, os, threading\nfrom comm import get_comm_manager\nfrom llm_dit import Playground, ZImagePipeline\npipe = ZImagePipeline.from_pretrained('tiny', device='cpu')\n"
-        "def megabytes(): return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6\n"
-        "def once():\n    playground = Playground(pipe)\n    playground.wait()\n    playground.generate()\n    playground.wait()\n    playground.close()\n"
-        "for _ in range(3): once()\ngc.collect()\nbefore, comms, threads = megabytes(), len(get_comm_manager().comms), threading.active_count()",
-        "for _ in range(20): once()\ngc.collect()\nprint(megabytes() - before, len(get_comm_manager().comms) - comms, threading.active_count() - threads)").cells[-1].outputs[0].text.split())
+    grown, comms, threads = map(
+        float,
+        executed(
+            "import gc, os, threading\nfrom comm import get_comm_manager\nfrom llm_dit import Playground, "
+            "ZImagePipeline\npipe = ZImagePipeline.from_pretrained('tiny', device='cpu')\n"
+            "def megabytes(): return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / "
+            "1e6\n"
+            "def once():\n    playground = Playground(pipe)\n    playground.wait()\n    playground.generate()\n    "
+            "playground.wait()\n    playground.close()\n"
+            "for _ in range(3): once()\ngc.collect()\nbefore, comms, threads = megabytes(), "
+            "len(get_comm_manager().comms), threading.active_count()",
+            "for _ in range(20): once()\ngc.collect()\nprint(megabytes() - before, len(get_comm_manager().comms) - "
+            "comms, threading.active_count() - threads)",
+        )
+        .cells[-1]
+        .outputs[0]
+        .text.split(),
+    )
     assert (comms, threads) == (0, 0) and grown < 50, (grown, comms, threads)

@@ -1,4 +1,5 @@
 """The same matrices in every spelling of a LoRA give the same image, and a change that fails changes nothing."""
+
 import copy
 import json
 import pickle
@@ -13,8 +14,7 @@ import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from safetensors.torch import save_file
 
-from llm_dit import ZImagePipeline
-from llm_dit import pipeline as pipeline_module
+from llm_dit import ZImagePipeline, pipeline as pipeline_module
 from llm_dit.lora import LoadedLora, lora_hash, read_lora
 
 pytestmark = pytest.mark.side_by_side
@@ -48,7 +48,9 @@ def matrices():
     found = {}
     for i, block in enumerate(BLOCKS):
         shared = random(RANK, 160, seed=i)
-        found |= {f"{block}.{part}": (shared, random(160, RANK, seed=10 + i + 20 * k)) for k, part in enumerate((Q, K, V))}
+        found |= {
+            f"{block}.{part}": (shared, random(160, RANK, seed=10 + i + 20 * k)) for k, part in enumerate((Q, K, V))
+        }
         found[f"{block}.{OUT}"] = random(RANK, 160, seed=90 + i), random(160, RANK, seed=95 + i)
         found[f"{block}.{W1}"] = random(RANK, 160, seed=100 + i), random(426, RANK, seed=105 + i)
     return found
@@ -85,14 +87,19 @@ def write(path, tensors, **options):
 
 def spelled(matrices, name, kinds=("lora_A.weight", "lora_B.weight")):
     """Tensors of a file, with a layer's name as `name` gives it."""
-    return {name(layer) + f".{kind}": x for layer, pair in matrices.items() for kind, x in zip(kinds, pair, strict=True)}
+    return {
+        name(layer) + f".{kind}": x for layer, pair in matrices.items() for kind, x in zip(kinds, pair, strict=True)
+    }
 
 
 def fused(matrices):
     """Query, key and value as one layer, and `out` for `to_out.0`, as Z-Image's own checkpoint has them."""
     found = {}
     for block in BLOCKS:
-        found[f"{block}.attention.qkv"] = matrices[f"{block}.{Q}"][0], torch.cat([matrices[f"{block}.{part}"][1] for part in (Q, K, V)])
+        found[f"{block}.attention.qkv"] = (
+            matrices[f"{block}.{Q}"][0],
+            torch.cat([matrices[f"{block}.{part}"][1] for part in (Q, K, V)]),
+        )
         found[f"{block}.attention.out"] = matrices[f"{block}.{OUT}"]
         found[f"{block}.{W1}"] = matrices[f"{block}.{W1}"]
     return found
@@ -102,7 +109,11 @@ def with_alpha(tensors, alpha=8.0):
     """The same LoRA with an alpha: A is smaller by what alpha / rank makes it larger."""
     a = ("lora_A.weight", "lora_down.weight", "lora.down.weight")
     out = {name: x * RANK / alpha if name.endswith(a) else x for name, x in tensors.items()}
-    return out | {re.sub(r"\.lora[_.](A|down)\.weight$", ".alpha", name): torch.tensor(alpha) for name in tensors if name.endswith(a)}
+    return out | {
+        re.sub(r"\.lora[_.](A|down)\.weight$", ".alpha", name): torch.tensor(alpha)
+        for name in tensors
+        if name.endswith(a)
+    }
 
 
 DOWN, DOTS = ("lora_down.weight", "lora_up.weight"), ("lora.down.weight", "lora.up.weight")
@@ -116,7 +127,9 @@ SPELLINGS = {
     "diffusers": lambda m: spelled(m, lambda x: f"transformer.{x}"),
     "no prefix": lambda m: spelled(m, str),
     "peft": lambda m: spelled(m, lambda x: f"base_model.model.{x}"),
-    "peft, named": lambda m: spelled(m, lambda x: f"base_model.model.{x}", ("lora_A.default.weight", "lora_B.default.weight")),
+    "peft, named": lambda m: spelled(
+        m, lambda x: f"base_model.model.{x}", ("lora_A.default.weight", "lora_B.default.weight")
+    ),
     "diffusion_model": lambda m: spelled(m, lambda x: f"diffusion_model.{x}"),
     "model.diffusion_model": lambda m: spelled(m, lambda x: f"model.diffusion_model.{x}"),
     "down and up": lambda m: spelled(m, lambda x: f"transformer.{x}", DOWN),
@@ -135,7 +148,9 @@ SPELLINGS = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_same_matrices_in_each_spelling(pipe, matrices, expected, tmp_path, spelling):
     pipe.load_lora(write(tmp_path / "x.safetensors", SPELLINGS[spelling](matrices)), 0.8)
-    assert pipe._loras["x"].type == "lora" and np.abs(draw(pipe) - expected).max() <= 1  # factors one by one round otherwise than their product
+    assert (
+        pipe._loras["x"].type == "lora" and np.abs(draw(pipe) - expected).max() <= 1
+    )  # factors one by one round otherwise than their product
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -149,7 +164,9 @@ def test_spellings_are_equal_to_the_bit(pipe, matrices, tmp_path, spelling):
 def test_half_precision(pipe, matrices, tmp_path, dtype):
     half = {name: pair and tuple(x.to(getattr(torch, dtype)) for x in pair) for name, pair in matrices.items()}
     pipe.load_lora(write(tmp_path / "x.safetensors", SPELLINGS["fused, kohya"](half)), 0.8)
-    with changed_transformer(pipe_without_lora(pipe), {layer: 0.8 * b.float() @ a.float() for layer, (a, b) in half.items()}):
+    with changed_transformer(
+        pipe_without_lora(pipe), {layer: 0.8 * b.float() @ a.float() for layer, (a, b) in half.items()}
+    ):
         wanted = draw(pipe)
     pipe.load_lora(tmp_path / "x.safetensors", 0.8)
     assert np.abs(draw(pipe) - wanted).max() <= 1
@@ -169,30 +186,57 @@ def test_fp8_without_scales_is_read_as_numbers(pipe, matrices, tmp_path):
 
 # ---- alpha
 
+
 def test_alpha_of_metadata(pipe, matrices, expected, tmp_path):
     """diffusers and peft write alpha and rank into metadata alone; patterns are names, not regular expressions."""
     halved = {layer: (a / 2, b) for layer, (a, b) in matrices.items()}
-    noted = {"transformer.r": RANK, "transformer.lora_alpha": 2 * RANK, "transformer.target_modules": ["(a+)+$"], "transformer.rank_pattern": {}, "transformer.alpha_pattern": {}}
+    noted = {
+        "transformer.r": RANK,
+        "transformer.lora_alpha": 2 * RANK,
+        "transformer.target_modules": ["(a+)+$"],
+        "transformer.rank_pattern": {},
+        "transformer.alpha_pattern": {},
+    }
     tensors = SPELLINGS["diffusers"](halved)
-    pipe.load_lora(write(tmp_path / "x.safetensors", tensors, metadata={"lora_adapter_metadata": json.dumps(noted)}), 0.8)
+    pipe.load_lora(
+        write(tmp_path / "x.safetensors", tensors, metadata={"lora_adapter_metadata": json.dumps(noted)}), 0.8
+    )
     assert np.abs(draw(pipe) - expected).max() <= 1
     noted["transformer.alpha_pattern"] = {"layers.*": 3}
     with pytest.raises(ValueError, match="alpha_pattern"):
-        read_lora(write(tmp_path / "y.safetensors", tensors, metadata={"lora_adapter_metadata": json.dumps(noted)}), pipe.pipe.transformer)
+        read_lora(
+            write(tmp_path / "y.safetensors", tensors, metadata={"lora_adapter_metadata": json.dumps(noted)}),
+            pipe.pipe.transformer,
+        )
     noted |= {"transformer.alpha_pattern": {}, "transformer.r": 99}
     with pytest.raises(ValueError, match="rank 99"):
-        read_lora(write(tmp_path / "y.safetensors", tensors, metadata={"lora_adapter_metadata": json.dumps(noted)}), pipe.pipe.transformer)
+        read_lora(
+            write(tmp_path / "y.safetensors", tensors, metadata={"lora_adapter_metadata": json.dumps(noted)}),
+            pipe.pipe.transformer,
+        )
 
 
 def test_alpha_of_a_peft_folder(pipe, matrices, expected, tmp_path):
-    write(tmp_path / "adapter_model.safetensors", SPELLINGS["peft"]({layer: (a / 2, b) for layer, (a, b) in matrices.items()}))
-    (tmp_path / "adapter_config.json").write_text(json.dumps(dict(peft_type="LORA", r=RANK, lora_alpha=4 * RANK, use_rslora=True, rank_pattern={}, alpha_pattern={})))
+    write(
+        tmp_path / "adapter_model.safetensors",
+        SPELLINGS["peft"]({layer: (a / 2, b) for layer, (a, b) in matrices.items()}),
+    )
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps(
+            dict(peft_type="LORA", r=RANK, lora_alpha=4 * RANK, use_rslora=True, rank_pattern={}, alpha_pattern={})
+        )
+    )
     pipe.load_lora(tmp_path, 0.8 * 2 / (4 * RANK / RANK**0.5), name="folder")
     assert np.abs(draw(pipe) - expected).max() <= 1
 
 
 def test_different_ranks_and_alphas(pipe, tmp_path):
-    ranks = {f"layers.0.{Q}": (2, 1.0), f"layers.0.{K}": (4, 4.0), f"layers.1.{Q}": (8, 16.0), f"layers.10.{Q}".replace("10", "2"): (8, None)}
+    ranks = {
+        f"layers.0.{Q}": (2, 1.0),
+        f"layers.0.{K}": (4, 4.0),
+        f"layers.1.{Q}": (8, 16.0),
+        f"layers.10.{Q}".replace("10", "2"): (8, None),
+    }
     tensors, deltas = {}, {}
     for layer, (rank, alpha) in ranks.items():
         a, b = random(rank, 160, seed=rank), random(160, rank, seed=rank + 1)
@@ -209,10 +253,25 @@ def test_different_ranks_and_alphas(pipe, tmp_path):
 # ---- LoKr
 
 LOKR = {
-    "two full factors": {"lokr_w1": random(4, 4), "lokr_w2": random(40, 40, seed=1), "alpha": torch.tensor(9999999999.0)},
+    "two full factors": {
+        "lokr_w1": random(4, 4),
+        "lokr_w2": random(40, 40, seed=1),
+        "alpha": torch.tensor(9999999999.0),
+    },
     "odd sizes": {"lokr_w1": random(2, 5), "lokr_w2": random(80, 32, seed=1)},
-    "second factor a product": {"lokr_w1": random(8, 8), "lokr_w2_a": random(20, 3, seed=1), "lokr_w2_b": random(3, 20, seed=2), "alpha": torch.tensor(1.5)},
-    "both products": {"lokr_w1_a": random(8, 2), "lokr_w1_b": random(2, 4), "lokr_w2_a": random(20, 2, seed=1), "lokr_w2_b": random(2, 40, seed=2), "alpha": torch.tensor(1.0)},
+    "second factor a product": {
+        "lokr_w1": random(8, 8),
+        "lokr_w2_a": random(20, 3, seed=1),
+        "lokr_w2_b": random(3, 20, seed=2),
+        "alpha": torch.tensor(1.5),
+    },
+    "both products": {
+        "lokr_w1_a": random(8, 2),
+        "lokr_w1_b": random(2, 4),
+        "lokr_w2_a": random(20, 2, seed=1),
+        "lokr_w2_b": random(2, 40, seed=2),
+        "alpha": torch.tensor(1.0),
+    },
 }
 
 
@@ -229,7 +288,10 @@ def test_lokr(pipe, tmp_path, name, spelling):
     layers = [f"layers.1.{Q}", f"layers.2.{OUT}"]
     with changed_transformer(pipe, {layer: 0.7 * kron(LOKR[name]) for layer in layers}):
         wanted = draw(pipe)
-    file = write(tmp_path / "x.safetensors", {f"{spelling(layer)}.{kind}": x for layer in layers for kind, x in LOKR[name].items()})
+    file = write(
+        tmp_path / "x.safetensors",
+        {f"{spelling(layer)}.{kind}": x for layer in layers for kind, x in LOKR[name].items()},
+    )
     pipe.load_lora(file, 0.7)
     assert pipe._loras["x"].type == "lokr" and np.abs(draw(pipe) - wanted).max() <= 1
 
@@ -238,15 +300,25 @@ def test_lokr(pipe, tmp_path, name, spelling):
 def test_fused_lokr(pipe, tmp_path, rows):
     """Rows of the first factor are divided among query, key and value; four cannot be."""
     factors = {"lokr_w1": random(rows, 4), "lokr_w2": random(480 // rows, 40, seed=1)}
-    with changed_transformer(pipe, {f"layers.1.{part}": delta for part, delta in zip((Q, K, V), kron(factors).split(160), strict=True)}):
+    with changed_transformer(
+        pipe, {f"layers.1.{part}": delta for part, delta in zip((Q, K, V), kron(factors).split(160), strict=True)}
+    ):
         wanted = draw(pipe)
-    pipe.load_lora(write(tmp_path / "x.safetensors", {f"diffusion_model.layers.1.attention.qkv.{kind}": x for kind, x in factors.items()}))
+    pipe.load_lora(
+        write(
+            tmp_path / "x.safetensors",
+            {f"diffusion_model.layers.1.attention.qkv.{kind}": x for kind, x in factors.items()},
+        )
+    )
     assert np.abs(draw(pipe) - wanted).max() <= 1
 
 
 def test_lora_and_lokr_together(pipe, matrices, plain, tmp_path):
     one = write(tmp_path / "one.safetensors", SPELLINGS["fused"](matrices))
-    two = write(tmp_path / "two.safetensors", {f"diffusion_model.layers.0.{Q}.{kind}": x for kind, x in LOKR["two full factors"].items()})
+    two = write(
+        tmp_path / "two.safetensors",
+        {f"diffusion_model.layers.0.{Q}.{kind}": x for kind, x in LOKR["two full factors"].items()},
+    )
     deltas = {layer: 0.5 * b @ a for layer, (a, b) in matrices.items()}
     both = deltas | {f"layers.0.{Q}": deltas[f"layers.0.{Q}"] - 0.3 * kron(LOKR["two full factors"])}
     with changed_transformer(pipe, deltas):
@@ -270,19 +342,43 @@ PAIR = {f"transformer.layers.0.{Q}.lora_A.weight": A, f"transformer.layers.0.{Q}
 FIRST, SECOND = PAIR
 WIDE = random(4, 3072)
 REFUSED = {
-    "LoHa": ({f"lycoris_layers_0_attention_to_q.hada_{k}": A for k in ("w1_a", "w1_b", "w2_a", "w2_b")}, "LoHa is not supported"),
+    "LoHa": (
+        {f"lycoris_layers_0_attention_to_q.hada_{k}": A for k in ("w1_a", "w1_b", "w2_a", "w2_b")},
+        "LoHa is not supported",
+    ),
     "diff": ({f"diffusion_model.layers.0.{Q}.diff": A}, r"\.diff\) is not supported"),
     "diff_b": (PAIR | {"diffusion_model.layers.0.adaLN_modulation.0.diff_b": A[0]}, r"diff_b\) is not supported"),
     "DoRA": (PAIR | {f"transformer.layers.0.{Q}.dora_scale": B[:, :1]}, "DoRA is not supported"),
     "DoRA of peft": (PAIR | {f"transformer.layers.0.{Q}.lora_magnitude_vector": B[:, 0]}, "DoRA is not supported"),
     "bias": (PAIR | {f"transformer.layers.0.{Q}.lora_B.bias": B[:, 0]}, "LoRA with biases is not supported"),
-    "scaled fp8": (PAIR | {f"transformer.layers.0.{Q}.lora_A.weight_scale": torch.tensor(2.0)}, "scaled fp8 LoRA is not supported"),
+    "scaled fp8": (
+        PAIR | {f"transformer.layers.0.{Q}.lora_A.weight_scale": torch.tensor(2.0)},
+        "scaled fp8 LoRA is not supported",
+    ),
     "unknown": (PAIR | {"transformer.layers.0.note": A}, "layers.0.note is not a tensor of a LoRA"),
-    "FLUX": ({f"transformer.single_transformer_blocks.0.attn.to_q.lora_{k}.weight": x for k, x in (("A", WIDE), ("B", WIDE.T))}, "for another model"),
-    "FLUX, kohya": ({f"lora_unet_double_blocks_0_img_attn_qkv.lora_{k}.weight": x for k, x in (("down", WIDE), ("up", WIDE.T))}, "for another model"),
-    "SDXL": ({f"lora_unet_down_blocks_0_resnets_0_conv1.lora_{k}.weight": random(4, 4, 3, 3) for k in ("down", "up")}, "for another model"),
-    "Lumina": ({f"diffusion_model.layers.0.attention.qkv.lora_{k}.weight": x for k, x in (("A", WIDE), ("B", WIDE.T))}, "for another model"),
-    "deeper": (PAIR | {f"transformer.layers.29.{Q}.lora_{k}.weight": x for k, x in (("A", A), ("B", B))}, "for another model"),
+    "FLUX": (
+        {
+            f"transformer.single_transformer_blocks.0.attn.to_q.lora_{k}.weight": x
+            for k, x in (("A", WIDE), ("B", WIDE.T))
+        },
+        "for another model",
+    ),
+    "FLUX, kohya": (
+        {f"lora_unet_double_blocks_0_img_attn_qkv.lora_{k}.weight": x for k, x in (("down", WIDE), ("up", WIDE.T))},
+        "for another model",
+    ),
+    "SDXL": (
+        {f"lora_unet_down_blocks_0_resnets_0_conv1.lora_{k}.weight": random(4, 4, 3, 3) for k in ("down", "up")},
+        "for another model",
+    ),
+    "Lumina": (
+        {f"diffusion_model.layers.0.attention.qkv.lora_{k}.weight": x for k, x in (("A", WIDE), ("B", WIDE.T))},
+        "for another model",
+    ),
+    "deeper": (
+        PAIR | {f"transformer.layers.29.{Q}.lora_{k}.weight": x for k, x in (("A", A), ("B", B))},
+        "for another model",
+    ),
     "spelling": ({"blocks.7.query.lora_A.weight": A, "blocks.7.query.lora_B.weight": B}, "spelling that is not known"),
     "A alone": ({FIRST: A}, "no lora_B"),
     "B alone": ({SECOND: B}, "no lora_A"),
@@ -297,10 +393,19 @@ REFUSED = {
     "integers": ({FIRST: A.to(torch.int8), SECOND: B}, "floating-point"),
     "twice": (PAIR | {FIRST.removeprefix("transformer."): A, SECOND.removeprefix("transformer."): B * 2}, "twice"),
     "twice by adapter": (PAIR | {FIRST.replace(".weight", ".one.weight"): A}, "second A"),
-    "two kinds": (PAIR | {f"transformer.layers.1.{Q}.{kind}": x for kind, x in LOKR["two full factors"].items()}, "LoRA and a LoKr"),
+    "two kinds": (
+        PAIR | {f"transformer.layers.1.{Q}.{kind}": x for kind, x in LOKR["two full factors"].items()},
+        "LoRA and a LoKr",
+    ),
     "half a LoKr": ({f"diffusion_model.layers.1.{Q}.lokr_w1": A}, "lokr_w2"),
-    "LoKr of another model": ({f"diffusion_model.layers.1.{Q}.lokr_w1": A, f"diffusion_model.layers.1.{Q}.lokr_w2": A}, "for another model"),
-    "text encoder alone": ({"lora_te_layers_0_q.lora_down.weight": A, "lora_te_layers_0_q.lora_up.weight": B}, "only a text encoder's"),
+    "LoKr of another model": (
+        {f"diffusion_model.layers.1.{Q}.lokr_w1": A, f"diffusion_model.layers.1.{Q}.lokr_w2": A},
+        "for another model",
+    ),
+    "text encoder alone": (
+        {"lora_te_layers_0_q.lora_down.weight": A, "lora_te_layers_0_q.lora_up.weight": B},
+        "only a text encoder's",
+    ),
     "empty": ({}, "no tensors"),
 }
 
@@ -322,7 +427,9 @@ def test_the_text_encoders_part_is_left_out_with_a_warning(pipe, matrices, expec
     assert caught[0].filename == __file__ and np.abs(draw(pipe) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("weight", ["0.8", float("nan"), float("inf"), True, None, [0.5], np.array([1.0, 2.0]), 1j, 10**400, -1e39])
+@pytest.mark.parametrize(
+    "weight", ["0.8", float("nan"), float("inf"), True, None, [0.5], np.array([1.0, 2.0]), 1j, 10**400, -1e39]
+)
 def test_weights_that_are_no_numbers(pipe, tmp_path, weight):
     file = write(tmp_path / "x.safetensors", PAIR)
     with pytest.raises((ValueError, TypeError), match="weight"):
@@ -353,7 +460,9 @@ def test_names_are_kept(pipe, tmp_path, plain):
     assert np.abs(draw(pipe) - wanted).max() <= 1
 
 
-@pytest.mark.parametrize("source", ["missing.safetensors", "no/such.safetensors", "a b", "", "../x/y", "llm-dit-test/no-such-lora"])
+@pytest.mark.parametrize(
+    "source", ["missing.safetensors", "no/such.safetensors", "a b", "", "../x/y", "llm-dit-test/no-such-lora"]
+)
 def test_no_such_file(pipe, source):
     with pytest.raises(ValueError, match="There is no file"):
         pipe.load_lora(source)
@@ -362,11 +471,12 @@ def test_no_such_file(pipe, source):
 def test_a_folder_with_two_files(pipe, tmp_path):
     for name in ("a", "b"):
         write(tmp_path / f"{name}.safetensors", PAIR)
-    with pytest.raises(ValueError, match="a.safetensors, b.safetensors"):
+    with pytest.raises(ValueError, match=r"a.safetensors, b.safetensors"):
         pipe.load_lora(tmp_path)
 
 
 # ---- a change that fails changes nothing
+
 
 def state(pipe):
     """All that a LoRA may change."""
@@ -374,8 +484,14 @@ def state(pipe):
     return dict(
         modules={name: id(module) for name, module in transformer.named_modules()},
         weights={name: x.clone() for name, x in transformer.state_dict().items()},
-        scales={name: dict(module.scaling) for name, module in transformer.named_modules() if hasattr(module, "scaling")},
-        active={name: list(module.active_adapters) for name, module in transformer.named_modules() if hasattr(module, "scaling")},
+        scales={
+            name: dict(module.scaling) for name, module in transformer.named_modules() if hasattr(module, "scaling")
+        },
+        active={
+            name: list(module.active_adapters)
+            for name, module in transformer.named_modules()
+            if hasattr(module, "scaling")
+        },
         adapters=list(getattr(transformer, "peft_config", {})),
         trained=[p.requires_grad for p in transformer.parameters()],
         shown=(pipe.loras, repr(pipe)),
@@ -388,7 +504,9 @@ def state(pipe):
 def assert_same(before, after):
     for name, value in before.items():
         if name == "weights":
-            assert value.keys() == after[name].keys() and all(torch.equal(x, after[name][key]) for key, x in value.items())
+            assert value.keys() == after[name].keys() and all(
+                torch.equal(x, after[name][key]) for key, x in value.items()
+            )
         else:
             assert np.array_equal(value, after[name]) if name == "image" else value == after[name], name
 
@@ -408,9 +526,16 @@ def failing(monkeypatch, owner, name, error, after):
 def steps(pipe):
     """Inner calls of loading and unloading, by who owns them."""
     return {
-        "load_lora_weights": (pipe.pipe, "load_lora_weights"), "set_adapters": (pipe.pipe, "set_adapters"), "inject": (peft, "inject_adapter_in_model"),
-        "set_state": (peft, "set_peft_model_state_dict"), "delete_adapters": (pipe.pipe, "delete_adapters"), "unload_lora_weights": (pipe.pipe, "unload_lora_weights"),
-        "record": (pipeline_module, "LoadedLora"), "hash": (pipeline_module, "lora_hash"), "put_lora": (pipeline_module, "put_lora"), "_set_loras": (ZImagePipeline, "_set_loras"),
+        "load_lora_weights": (pipe.pipe, "load_lora_weights"),
+        "set_adapters": (pipe.pipe, "set_adapters"),
+        "inject": (peft, "inject_adapter_in_model"),
+        "set_state": (peft, "set_peft_model_state_dict"),
+        "delete_adapters": (pipe.pipe, "delete_adapters"),
+        "unload_lora_weights": (pipe.pipe, "unload_lora_weights"),
+        "record": (pipeline_module, "LoadedLora"),
+        "hash": (pipeline_module, "lora_hash"),
+        "put_lora": (pipeline_module, "put_lora"),
+        "_set_loras": (ZImagePipeline, "_set_loras"),
     }  # fmt: skip
 
 
@@ -420,7 +545,10 @@ LOADING = ("load_lora_weights", "set_adapters", "inject", "set_state", "record",
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
 @pytest.mark.parametrize("others", [False, True], ids=["first", "second"])
 def test_load_is_undone(pipe, tmp_path, error, others):
-    file = write(tmp_path / "x.safetensors", PAIR | {f"transformer.layers.1.{K}.lora_{k}.weight": x for k, x in (("A", A), ("B", B))})
+    file = write(
+        tmp_path / "x.safetensors",
+        PAIR | {f"transformer.layers.1.{K}.lora_{k}.weight": x for k, x in (("A", A), ("B", B))},
+    )
     if others:
         pipe.load_lora(file, 0.3, name="other")
     before = state(pipe)
@@ -428,7 +556,9 @@ def test_load_is_undone(pipe, tmp_path, error, others):
         for after in (False, True):
             with pytest.MonkeyPatch.context() as patch:
                 failing(patch, *steps(pipe)[step], error, after)
-                with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else (RuntimeError, ValueError)):
+                with pytest.raises(
+                    KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else (RuntimeError, ValueError)
+                ):
                     pipe.load_lora(file, 0.8)
     assert_same(before, state(pipe))
     pipe.load_lora(file, 0.8)
@@ -452,7 +582,10 @@ def test_partial_unload_is_undone(pipe, tmp_path, step):
 def test_unload_is_undone_and_weight_too(pipe, tmp_path):
     pipe.load_lora(write(tmp_path / "x.safetensors", PAIR), 0.3)
     before = state(pipe)
-    for call, step in ((pipe.unload_lora, "unload_lora_weights"), (lambda: pipe.set_lora_weight("x", 5), "set_adapters")):
+    for call, step in (
+        (pipe.unload_lora, "unload_lora_weights"),
+        (lambda: pipe.set_lora_weight("x", 5), "set_adapters"),
+    ):
         for after in (False, True):
             with pytest.MonkeyPatch.context() as patch:
                 failing(patch, *steps(pipe)[step], KeyboardInterrupt(), after)
@@ -461,7 +594,15 @@ def test_unload_is_undone_and_weight_too(pipe, tmp_path):
     assert_same(before, state(pipe))
 
 
-OPTIONS = [dict(attention_backend="nonsense"), dict(attention_backend=5), dict(attention_backend="flash", compile=True), dict(cache_threshold="0.1"), dict(cache_threshold=float("nan")), dict(cache_threshold=-1), dict(compile="yes")]
+OPTIONS = [
+    dict(attention_backend="nonsense"),
+    dict(attention_backend=5),
+    dict(attention_backend="flash", compile=True),
+    dict(cache_threshold="0.1"),
+    dict(cache_threshold=float("nan")),
+    dict(cache_threshold=-1),
+    dict(compile="yes"),
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -476,7 +617,9 @@ def test_a_pipeline_that_cannot_be_made_leaves_its_parts_alone(pipe, options):
 
 def test_what_was_set_before_the_failure_is_taken_back(pipe, monkeypatch):
     before = state(pipe)
-    monkeypatch.setattr(type(pipe.pipe.transformer), "compile_repeated_blocks", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(
+        type(pipe.pipe.transformer), "compile_repeated_blocks", lambda self: (_ for _ in ()).throw(KeyboardInterrupt())
+    )
     with pytest.raises(KeyboardInterrupt):
         ZImagePipeline(pipe.encoder, pipe.pipe, attention_backend="_native_math", cache_threshold=0.1, compile=True)
     assert_same(before, state(pipe))
@@ -489,6 +632,7 @@ def test_attention_of_one_pipeline_is_not_that_of_another(pipe):
 
 
 # ---- afterwards
+
 
 def test_unload_and_load_again(pipe, plain, tmp_path, matrices):
     before = state(pipe)
@@ -510,10 +654,15 @@ def test_adapters_of_others_are_named(pipe, tmp_path):
 
 def test_record_and_hash(pipe, tmp_path):
     """The hash is that of the tensors' bytes, as A1111 and Civitai count it, so that metadata does not change it."""
-    one, two = write(tmp_path / "one.safetensors", PAIR), write(tmp_path / "two.safetensors", PAIR, metadata={"note": "x"})
+    one, two = (
+        write(tmp_path / "one.safetensors", PAIR),
+        write(tmp_path / "two.safetensors", PAIR, metadata={"note": "x"}),
+    )
     assert lora_hash(one) == lora_hash(two) and re.fullmatch("[0-9a-f]{12}", lora_hash(one))
     pipe.load_lora(one, 0.5, name="n")
-    assert pipe._loras["n"].record() == dict(name="n", file="one.safetensors", weight=0.5, type="lora", hash=lora_hash(one))
+    assert pipe._loras["n"].record() == dict(
+        name="n", file="one.safetensors", weight=0.5, type="lora", hash=lora_hash(one)
+    )
     assert LoadedLora("n", "owner/name", 1.0, "lora", "0" * 12).record()["file"] == "owner/name"
 
 

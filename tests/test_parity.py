@@ -1,10 +1,10 @@
 """Against the real vocabulary and a model of real shape: too large for a notebook cell."""
+
 import pytest
 from qwen_vocabulary import qwen3_tokenizer
 
 from llm_dit import format_prompt
-from llm_dit.benchmark import both as load
-from llm_dit.benchmark import diffusers_encode, random_decoder
+from llm_dit.benchmark import both as load, diffusers_encode, random_decoder
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("parity")]
 
@@ -24,7 +24,18 @@ def test_embedding_equals_diffusers_at_real_shape(both, prompt):
 
 def test_ids_of_a_cat(both):
     _, backend = both
-    assert backend.tokenizer(format_prompt("A cat"))[0] == [151644, 872, 198, 32, 8251, 151645, 198, 151644, 77091, 198]
+    assert backend.tokenizer(format_prompt("A cat"))[0] == [
+        151644,
+        872,
+        198,
+        32,
+        8251,
+        151645,
+        198,
+        151644,
+        77091,
+        198,
+    ]
 
 
 def test_a_forged_turn_stays_text(both):

@@ -1,4 +1,5 @@
 """What holds for every picture: its recipe makes it again, and a plan that frees memory frees it."""
+
 import json
 import random
 import shutil
@@ -16,7 +17,10 @@ from llm_dit.backends import resolve_model
 
 pytestmark = pytest.mark.side_by_side
 
-WORDS = "a the red blue pale circle star moon on above behind glass 猫 été \"quoted\" <|im_end|> <think> 🙂 C:\\path {brace} tab\there".split(" ")
+WORDS = (
+    'a the red blue pale circle star moon on above behind glass 猫 été "quoted" <|im_end|> <think> 🙂 C:\\path {brace} '  # noqa: E501
+    "tab\there"
+).split(" ")
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +31,26 @@ def pipe():
 def random_call(source):
     "Arguments of a call, drawn at random."
     prompt = " ".join(source.choices(WORDS, k=source.randint(1, 12)))
-    call = dict(template=source.choice([None, *TemplateRegistry.shipped()]), seed=source.randrange(2**31), num_images=source.choice([1, 1, 1, 2]),
-                height=16 * source.randint(2, 10), width=16 * source.randint(2, 10), num_inference_steps=source.randint(1, 4),
-                guidance_scale=source.choice([0.0, 0.0, .5, 2.0]), negative_prompt=source.choice(["", "green"]), hidden_layer=source.choice([-2, -2, -3, 1]),
-                special_tokens=source.choice(["escape", "allow"]))
-    if source.random() < .5: call["thinking"] = source.choice(["", "two stars,\nfar apart"])
-    if source.random() < .2: call.update(image=Image.effect_noise((call["width"], call["height"]), 80).convert("RGB"), strength=source.choice([.4, 1.0]), num_inference_steps=4)
+    call = dict(
+        template=source.choice([None, *TemplateRegistry.shipped()]),
+        seed=source.randrange(2**31),
+        num_images=source.choice([1, 1, 1, 2]),
+        height=16 * source.randint(2, 10),
+        width=16 * source.randint(2, 10),
+        num_inference_steps=source.randint(1, 4),
+        guidance_scale=source.choice([0.0, 0.0, 0.5, 2.0]),
+        negative_prompt=source.choice(["", "green"]),
+        hidden_layer=source.choice([-2, -2, -3, 1]),
+        special_tokens=source.choice(["escape", "allow"]),
+    )
+    if source.random() < 0.5:
+        call["thinking"] = source.choice(["", "two stars,\nfar apart"])
+    if source.random() < 0.2:
+        call.update(
+            image=Image.effect_noise((call["width"], call["height"]), 80).convert("RGB"),
+            strength=source.choice([0.4, 1.0]),
+            num_inference_steps=4,
+        )
     return prompt, call
 
 
@@ -53,10 +71,12 @@ def test_a_hundred_random_recipes(pipe, tmp_path):
 def test_a_picture_saved_by_another_program(pipe, tmp_path):
     [png] = pipe("a red circle", num_inference_steps=1, progress=False).save(tmp_path / "picture.png")
     Image.open(png).convert("RGB").copy().save(tmp_path / "stripped.png")
-    with pytest.raises(ValueError, match="stripped.png carries no recipe"): pipe.reproduce(tmp_path / "stripped.png")
+    with pytest.raises(ValueError, match=r"stripped.png carries no recipe"):
+        pipe.reproduce(tmp_path / "stripped.png")
     data = png.read_bytes()
     (tmp_path / "cut.png").write_bytes(data.replace(b'"seed": 0', b'"seed" 0 '))
-    with pytest.raises(ValueError, match="cut.png is not an image that can be read; expected one saved by llm-dit"): pipe.reproduce(tmp_path / "cut.png")
+    with pytest.raises(ValueError, match=r"cut.png is not an image that can be read; expected one saved by llm-dit"):
+        pipe.reproduce(tmp_path / "cut.png")
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +110,25 @@ print(json.dumps(seen))
 
 
 def test_the_encoder_is_gone_while_denoising(large_encoder):
-    def measured(memory): return json.loads(subprocess.run([sys.executable, "-c", MEASURE, str(large_encoder), memory], capture_output=True, text=True, check=True).stdout)
+    def measured(memory):
+        return json.loads(
+            subprocess.run(
+                [sys.executable, "-c", MEASURE, str(large_encoder), memory], capture_output=True, text=True, check=True
+            ).stdout
+        )
+
     plans = {memory: measured(memory) for memory in ("fast", "balanced", "low")}
-    print({memory: {name: round(value) for name, value in seen.items() if name != "pixels"} for memory, seen in plans.items()}, "MB")
+    print(
+        {
+            memory: {name: round(value) for name, value in seen.items() if name != "pixels"}
+            for memory, seen in plans.items()
+        },
+        "MB",
+    )
     weights = plans["fast"]["weights"]
     for memory in ("balanced", "low"):
-        assert plans[memory]["encoded"] - plans[memory]["denoising"] > .9 * weights, "the encoder's memory is given back"
-        assert plans["fast"]["denoising"] - plans[memory]["denoising"] > .9 * weights
+        assert plans[memory]["encoded"] - plans[memory]["denoising"] > 0.9 * weights, (
+            "the encoder's memory is given back"
+        )
+        assert plans["fast"]["denoising"] - plans[memory]["denoising"] > 0.9 * weights
     assert len({seen["pixels"] for seen in plans.values()}) == 1, "and the picture is the same"

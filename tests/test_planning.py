@@ -1,4 +1,5 @@
 """Plans are the cheapest ones, also at their borders; `tools/mutation.py` says what the notebook leaves open."""
+
 import random
 from dataclasses import FrozenInstanceError
 
@@ -18,7 +19,7 @@ def partitions(items):
     for groups in partitions(others):
         yield [[first], *groups]
         for n, group in enumerate(groups):
-            yield [*groups[:n], [first, *group], *groups[n + 1:]]
+            yield [*groups[:n], [first, *group], *groups[n + 1 :]]
 
 
 def batch_cost(lengths, batches, call_cost):
@@ -37,9 +38,12 @@ def test_no_way_to_batch_is_cheaper():
         lengths = [rng.randrange(30) for _ in range(rng.randrange(1, 7))]
         budget, call_cost = rng.randrange(1, 120), rng.choice([0, 3, 20])
         plan = plan_batches(lengths, budget, call_cost)
-        assert fits(lengths, plan, budget) and sorted(sum(plan, [])) == list(range(len(lengths)))
-        cheapest = min(batch_cost(lengths, way, call_cost) for way in partitions(list(range(len(lengths))))
-                       if fits(lengths, way, budget))
+        assert fits(lengths, plan, budget) and sorted(i for group in plan for i in group) == list(range(len(lengths)))
+        cheapest = min(
+            batch_cost(lengths, way, call_cost)
+            for way in partitions(list(range(len(lengths))))
+            if fits(lengths, way, budget)
+        )
         assert batch_cost(lengths, plan, call_cost) == cheapest, (lengths, budget, call_cost)
 
 
@@ -57,11 +61,14 @@ def test_a_group_has_to_save_two_steps_of_forty_tokens():
     assert plan_groups(pair(81)) == [Group(81, (0, 1))]
 
 
-@pytest.mark.parametrize("deep, expected", [
-    (199, [Group(100, (0, 1, 2))]),
-    (200, [Group(200, (0, 1)), Group(0, (2,))]),
-    (201, [Group(201, (0, 1)), Group(0, (2,))]),
-])
+@pytest.mark.parametrize(
+    "deep, expected",
+    [
+        (199, [Group(100, (0, 1, 2))]),
+        (200, [Group(200, (0, 1)), Group(0, (2,))]),
+        (201, [Group(201, (0, 1)), Group(0, (2,))]),
+    ],
+)
 def test_the_smaller_of_two_nested_groups_if_it_saves_as_much(deep, expected):
     """The pair saves `deep` tokens and all three save 200; both take two steps."""
     begin = [1] * 100

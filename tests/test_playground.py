@@ -1,7 +1,9 @@
 """The Playground keeps its seed, and saves templates without taking a name, a file or a registry away."""
+
 import warnings
 
 import pytest
+
 from llm_dit import Playground, TemplateRegistry, ZImagePipeline, ZImageTextEncoder
 from llm_dit.templates import Template
 
@@ -25,7 +27,13 @@ def playground(encoder, tmp_path):
 
 def state(playground, folder):
     files = {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-    return files, playground.editor.registry, playground.editor.template.options, dict(playground.editor.registry), dict(playground.editor.registry.errors)
+    return (
+        files,
+        playground.editor.registry,
+        playground.editor.template.options,
+        dict(playground.editor.registry),
+        dict(playground.editor.registry.errors),
+    )
 
 
 def error(playground):
@@ -66,7 +74,9 @@ def test_a_name_that_is_taken_is_asked_about(playground, tmp_path):
     save(playground, "plain")
     assert "exists already" in error(playground) and state(playground, tmp_path) == before
     save(playground, "plain")
-    assert "exists already" in error(playground) and state(playground, tmp_path) == before, "pressing Save as twice is no consent"
+    assert "exists already" in error(playground) and state(playground, tmp_path) == before, (
+        "pressing Save as twice is no consent"
+    )
     save(playground, "plain", button="save_anyway")
     path = tmp_path / "mine/deep/plain.md"
     assert path.exists() and str(path) in playground.editor.saved.value and "plain" in playground.editor.saved.value
@@ -95,7 +105,9 @@ def test_a_bad_name_is_reported_about_that_name(playground, tmp_path, name):
 def test_a_text_that_no_template_may_hold(playground, tmp_path):
     before = state(playground, tmp_path)
     save(playground, "mine", "Draw <|im_end|> shapes.")
-    assert "im_end" in error(playground) and "plain.md" not in error(playground) and state(playground, tmp_path) == before
+    assert (
+        "im_end" in error(playground) and "plain.md" not in error(playground) and state(playground, tmp_path) == before
+    )
 
 
 @pytest.mark.parametrize("step", ["write", "read", "parse", "clash", "readme"])
@@ -103,6 +115,7 @@ def test_a_text_that_no_template_may_hold(playground, tmp_path):
 def test_a_failed_save_leaves_everything_as_it_was(playground, tmp_path, monkeypatch, step, overwritten):
     """Each step of saving fails in turn; files, folders and registry are the ones before."""
     from llm_dit import playground as module
+
     folder, name = tmp_path / "mine/deep", "readme" if step == "readme" else "new"
     if overwritten or step == "clash":
         folder.mkdir(parents=True)
@@ -112,7 +125,9 @@ def test_a_failed_save_leaves_everything_as_it_was(playground, tmp_path, monkeyp
         Template(name=name, system_prompt="Another file of this name.").save(folder / "other.md")
     before = state(playground, tmp_path)
 
-    def fail(*_, **__): raise OSError("the disk is full")
+    def fail(*_, **__):
+        raise OSError("the disk is full")
+
     if step == "write":
         monkeypatch.setattr("llm_dit.templates.write_file", fail)
     if step == "read":
@@ -145,14 +160,20 @@ def test_a_prompt_that_is_no_text_is_refused(encoder):
 
 def test_fields_name_the_parameters_of_the_api(playground):
     p, e, v = playground.painter, playground.editor, playground.viewer
-    assert [widget.tooltip for widget in (p.steps, p.seed, e.system, e.assistant, v.layer)] == ["num_inference_steps", "seed", "system", "assistant", "hidden_layer"]
+    assert [widget.tooltip for widget in (p.steps, p.seed, e.system, e.assistant, v.layer)] == [
+        "num_inference_steps",
+        "seed",
+        "system",
+        "assistant",
+        "hidden_layer",
+    ]
 
 
 @pytest.mark.parametrize("name", ["README", "CON", "nul.txt", "aux", "a.", "..", "x" * 300])
 def test_a_name_that_no_file_can_have_everywhere(playground, tmp_path, name):
     before = state(playground, tmp_path)
     playground.editor.save_name.value = name
-    with pytest.raises(ValueError, match="choose (another|a shorter)"):
+    with pytest.raises(ValueError, match=r"choose (another|a shorter)"):
         playground.save()
     assert state(playground, tmp_path) == before
 
@@ -168,6 +189,12 @@ def test_one_name_in_two_spellings_is_taken(playground):
 
 
 def test_what_the_playground_is_made_of_is_checked(encoder):
-    for wrong in (dict(source="tiny"), dict(source=None), dict(source=encoder, registry="x"), dict(source=encoder, save_folder=5), dict(source=encoder, delay="x")):
+    for wrong in (
+        dict(source="tiny"),
+        dict(source=None),
+        dict(source=encoder, registry="x"),
+        dict(source=encoder, save_folder=5),
+        dict(source=encoder, delay="x"),
+    ):
         with pytest.raises(TypeError, match=f"{list(wrong)[-1]} is .*expected"):
             Playground(**wrong)

@@ -1,4 +1,5 @@
 """The repository is consistent: what is generated is what is committed, and the package stands on its own."""
+
 import ast
 import filecmp
 import json
@@ -14,10 +15,13 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from import_graph import edges, imported
+
+ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.side_by_side
 
-ROOT = Path(__file__).parent.parent
+EDGES = edges()
 MODULES = sorted(p for p in (ROOT / "llm_dit").glob("*.py") if not p.name.startswith("_"))
 
 
@@ -33,7 +37,9 @@ def copy(tmp_path):
 
 
 def run(*command, cwd):
-    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}  # nbdev's test engine sets it, and its commands then do nothing
+    env = {
+        k: v for k, v in os.environ.items() if k != "IN_TEST"
+    }  # nbdev's test engine sets it, and its commands then do nothing
     done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -41,7 +47,11 @@ def run(*command, cwd):
 
 def differing(a, b, pattern):
     names = {p.relative_to(folder) for folder in (a, b) for p in folder.glob(pattern)}
-    return sorted(str(n) for n in names if not ((a / n).exists() and (b / n).exists() and filecmp.cmp(a / n, b / n, shallow=False)))
+    return sorted(
+        str(n)
+        for n in names
+        if not ((a / n).exists() and (b / n).exists() and filecmp.cmp(a / n, b / n, shallow=False))
+    )
 
 
 def test_export_is_committed(copy):
@@ -49,6 +59,7 @@ def test_export_is_committed(copy):
         if module.name not in ("__init__.py",):
             module.unlink()
     run(Path(sys.executable).with_name("nbdev_export"), cwd=copy)
+    run(Path(sys.executable).with_name("ruff"), "format", "--quiet", "llm_dit", cwd=copy)
     assert not differing(copy / "llm_dit", ROOT / "llm_dit", "*.py"), "run `make export` and commit"
 
 
@@ -66,12 +77,14 @@ def test_readme_is_the_index_notebook(tmp_path):
 
 def passes_if_nothing_is_raised(source):
     """Whether code shows or notes an error that it expects, and goes on as well if there is none."""
-    lines = ["pass" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()]
+    lines = ["pass" if re.match(r"\s*(%|!(?!=))", line) else line for line in source.splitlines()]
     for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.Try) and node.handlers:
             calls = [n for handler in node.handlers for n in ast.walk(handler) if isinstance(n, ast.Call)]
             shown = any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls)
-            if shown and not any(isinstance(n, (ast.Raise, ast.Assert)) for last in node.orelse for n in ast.walk(last)):
+            if shown and not any(
+                isinstance(n, (ast.Raise, ast.Assert)) for last in node.orelse for n in ast.walk(last)
+            ):
                 return True
     return False
 
@@ -98,38 +111,20 @@ def test_notebooks_hold_no_machine_paths():
 
 def test_each_promise_has_its_test():
     """What `nbs/promises.ipynb` and `SECURITY.md` name is there: files, notebooks, and functions in them."""
-    text = "\n".join("".join(cell["source"]) for cell in json.loads((ROOT / "nbs/promises.ipynb").read_text())["cells"])
+    text = "\n".join(
+        "".join(cell["source"]) for cell in json.loads((ROOT / "nbs/promises.ipynb").read_text())["cells"]
+    )
     rows = [line for line in text.splitlines() if line.startswith("| ") and line != "| promise | kept by |"]
-    assert len(rows) >= 30 and all(re.search(r"\| `(tests|nbs)/[^|]+\|$", row) for row in rows), "a promise without a test"
+    assert len(rows) >= 30 and all(re.search(r"\| `(tests|nbs)/[^|]+\|$", row) for row in rows), (
+        "a promise without a test"
+    )
     for name in set(re.findall(r"`((?:tests|nbs)/[^`]+)`", text + (ROOT / "SECURITY.md").read_text())):
         file, _, function = name.partition("::")
         assert (ROOT / file).exists(), f"{name}: there is no such file"
-        if function: assert function in {node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)}, f"{name}: there is no such test"
-
-
-def own_imports(tree):
-    """Names of our own modules in the import statements of a syntax tree, absolute or relative."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("llm_dit.")}
-        elif isinstance(node, ast.ImportFrom):
-            package = "llm_dit" if node.level else None
-            name = ".".join(part for part in (package, node.module) if part)
-            if name == "llm_dit":
-                found |= {alias.name for alias in node.names}
-            elif name.startswith("llm_dit."):
-                found.add(name.split(".")[1])
-    return found & {module.stem for module in MODULES}
-
-
-def imports(module):
-    """Our own modules that a module imports: when it is loaded, and later, inside a function."""
-    tree = ast.parse(module.read_text())
-    inside = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))]
-    late = {id(n) for function in inside for n in ast.walk(function) if n is not function}
-    at_once = ast.Module([n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) and id(n) not in late], [])
-    return own_imports(at_once), own_imports(tree) - own_imports(at_once)
+        if function:
+            assert function in {
+                node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)
+            }, f"{name}: there is no such test"
 
 
 def notebook_of_each_module():
@@ -144,15 +139,23 @@ def notebook_of_each_module():
 
 def test_imports_are_seen():
     """Each kind of import statement is an edge."""
-    lines = "import llm_dit.store", "from llm_dit.store import Store", "from .store import Store", "from . import store"
-    assert all(own_imports(ast.parse(line)) == {"store"} for line in lines)
-    assert own_imports(ast.parse("import json\nfrom os import path\nfrom . import __version__")) == set()
-    assert sum(len(at_once) for at_once, _ in map(imports, MODULES)) > 70
+    lines = {
+        "import llm_dit.store": {"store"},
+        "from llm_dit.store import Store": {"store", "store.Store"},
+        "from .store import Store": {"store", "store.Store"},
+        "from . import store": {"store"},
+        "from ..studies import store": {"studies", "studies.store"},
+        "import json": set(),
+    }
+    for line, names in lines.items():
+        [node] = ast.parse(line).body
+        assert set(imported(node, "views.plots" if ".." in line else "plots")) == names, line
+    assert len(EDGES) > 100
 
 
 def test_modules_form_no_circle():
-    edges = {m.stem: imports(m) for m in MODULES}
-    assert len(list(TopologicalSorter({name: at_once for name, (at_once, _) in edges.items()}).static_order())) >= len(MODULES)
+    graph = {module.stem: {b for (a, b), late in EDGES.items() if a == module.stem and not late} for module in MODULES}
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
 def test_modules_import_from_lower_numbers_only():
@@ -160,28 +163,43 @@ def test_modules_import_from_lower_numbers_only():
 
     The commands of `cli` are the exception: each loads what it needs, wherever that is.
     """
-    number, upward = notebook_of_each_module(), []
+    number = notebook_of_each_module()
     assert number.keys() == {module.stem for module in MODULES}
-    for module in MODULES:
-        at_once, late = imports(module)
-        needed = at_once if module.stem == "cli" else at_once | late
-        upward += [f"{module.stem} imports {name}" for name in needed if number[name] >= number[module.stem]]
+    edges = [(a, b) for (a, b), late in EDGES.items() if not (a == "cli" and late)]
+    upward = [f"{a} imports {b}" for a, b in edges if number[b] >= number[a]]
     assert not upward, upward
 
 
 def test_library_imports_no_development_tool():
     for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             assert not {n.split(".")[0] for n in names} & {"nbdev", "fastcore", "execnb", "sphinx"}, module.name
 
 
 def test_formatting_needs_no_torch():
-    run(sys.executable, "-c", "import sys, llm_dit; from llm_dit import format_prompt; format_prompt('x'); assert 'torch' not in sys.modules", cwd=ROOT)
+    run(
+        sys.executable,
+        "-c",
+        "import sys, llm_dit; from llm_dit import format_prompt; format_prompt('x'); assert 'torch' not in "
+        "sys.modules",
+        cwd=ROOT,
+    )
 
 
 def test_every_public_name_exists():
-    run(sys.executable, "-c", "import llm_dit; [getattr(llm_dit, n) for n in llm_dit.__all__]; assert 'format_prompt' in dir(llm_dit)", cwd=ROOT)
+    run(
+        sys.executable,
+        "-c",
+        "import llm_dit; [getattr(llm_dit, n) for n in llm_dit.__all__]; assert 'format_prompt' in dir(llm_dit)",
+        cwd=ROOT,
+    )
 
 
 def test_help_is_fast():
@@ -196,11 +214,23 @@ def test_help_is_fast():
 def test_wheel_works_outside_the_repository(tmp_path):
     """Build a wheel and run it in a venv of its own; what it depends on is lent from this environment."""
     source = tmp_path / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".venv", ".git", "out", "build", "*.egg-info", "__pycache__"))
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".venv", ".git", "out", "build", "*.egg-info", "__pycache__")
+    )
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source, cwd=tmp_path)
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", next(tmp_path.glob("*.whl")), cwd=tmp_path)
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        next(tmp_path.glob("*.whl")),
+        cwd=tmp_path,
+    )
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
     lent = next(p for p in sys.path if p.endswith("site-packages"))
     (site / "lent.pth").write_text(lent + "\n")
@@ -208,18 +238,41 @@ def test_wheel_works_outside_the_repository(tmp_path):
     assert where.startswith(str(site))
     out = run(tmp_path / "venv/bin/llm-dit", "smoke-test", cwd=tmp_path)
     assert out.count("ok ") == 6, out
-    count = int(run(python, "-c", "from llm_dit import TemplateRegistry; print(len(TemplateRegistry.shipped()))", cwd=tmp_path))
+    count = int(
+        run(python, "-c", "from llm_dit import TemplateRegistry; print(len(TemplateRegistry.shipped()))", cwd=tmp_path)
+    )
     assert count == len(list((ROOT / "templates").rglob("*.md"))) >= 150
 
 
 def test_the_versions_that_are_tried():
-    """pyproject.toml, what is checked before an import, and what `make compatibility` installs say the same; the versions of all other tests lie between."""
+    """pyproject.toml, what is checked before an import, and what `make compatibility` installs say the same.
+
+    The versions of all other tests lie between.
+    """
     from llm_dit.versions import SUPPORTED, _numbers
+
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [line for name in ("gguf", "lora", "cache") for line in project["optional-dependencies"][name]]
-    def pins(lines, sign): return {name.strip().lower(): re.sub(r"(\.0)+$", "", version.strip()) for name, found, version in (line.partition("#")[0].partition(sign) for line in lines) if found}
-    oldest, newest, locked = (pins((ROOT / f"requirements{name}").read_text().splitlines(), "==") for name in ("-oldest.txt", "-newest.txt", ".lock"))
-    assert pins((line.split(",")[0] for line in [*project["dependencies"], *extras]), ">=") == oldest and oldest.keys() == newest.keys()
-    assert {name: re.sub(r"(\.0)+$", "", first) for name, (first, _) in SUPPORTED.items()} == {name: oldest[name] for name in SUPPORTED}
-    assert all(_numbers(oldest[name]) <= _numbers(locked[name]) <= _numbers(newest[name]) for name in oldest), "write a newer requirements-newest.txt"
+
+    def pins(lines, sign):
+        return {
+            name.strip().lower(): re.sub(r"(\.0)+$", "", version.strip())
+            for name, found, version in (line.partition("#")[0].partition(sign) for line in lines)
+            if found
+        }
+
+    oldest, newest, locked = (
+        pins((ROOT / f"requirements{name}").read_text().splitlines(), "==")
+        for name in ("-oldest.txt", "-newest.txt", ".lock")
+    )
+    assert (
+        pins((line.split(",")[0] for line in [*project["dependencies"], *extras]), ">=") == oldest
+        and oldest.keys() == newest.keys()
+    )
+    assert {name: re.sub(r"(\.0)+$", "", first) for name, (first, _) in SUPPORTED.items()} == {
+        name: oldest[name] for name in SUPPORTED
+    }
+    assert all(_numbers(oldest[name]) <= _numbers(locked[name]) <= _numbers(newest[name]) for name in oldest), (
+        "write a newer requirements-newest.txt"
+    )
     assert all(_numbers(newest[name]) < _numbers(beyond) for name, (_, beyond) in SUPPORTED.items())

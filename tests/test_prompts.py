@@ -1,4 +1,5 @@
 """Prompts of every kind keep their words, their labels and their policy for forged tokens."""
+
 import copy
 import json
 import pickle
@@ -10,8 +11,17 @@ import pandas
 import pytest
 import torch
 
-from llm_dit import Conversation, EncodingOutput, FormattedPrompt, Sweep, ZImagePipeline, ZImageTextEncoder, align_tokens, concatenate, format_prompt
-
+from llm_dit import (
+    Conversation,
+    EncodingOutput,
+    FormattedPrompt,
+    Sweep,
+    ZImagePipeline,
+    ZImageTextEncoder,
+    align_tokens,
+    concatenate,
+    format_prompt,
+)
 from llm_dit.conversation import Message
 from llm_dit.encoder import as_prompts
 from llm_dit.foreign_syntax import PromptSyntaxWarning
@@ -46,7 +56,9 @@ def test_equal_texts_of_two_policies_stay_apart(pipe, pair):
 
 def test_equal_texts_of_two_policies_are_two_cells(pipe, pair, tmp_path):
     """The same for a sweep: two embeddings, two images."""
-    results = Sweep(prompt=[FORGED], special_tokens=["allow", "escape"]).run(pipe.encoder, tmp_path / "store", progress=False)
+    results = Sweep(prompt=[FORGED], special_tokens=["allow", "escape"]).run(
+        pipe.encoder, tmp_path / "store", progress=False
+    )
     assert results.table.tokens.tolist() == [len(pipe.encoder.encode(one).embedding) for one in pair]
 
 
@@ -54,23 +66,50 @@ def test_saved_encodings_keep_labels_and_policy(pipe, pair, tmp_path):
     """JSON made plain strings of them, and an image of the loaded encoding said "allow" for every prompt."""
     encoding = pipe.encoder.encode([*pair, "<|im_start|>user\na star<|im_end|>\n"])
     path = encoding.save(tmp_path / "three.safetensors")
-    for twin in (EncodingOutput.load(path), pickle.loads(pickle.dumps(encoding)), copy.deepcopy(encoding), encoding[:]):
+    for twin in (
+        EncodingOutput.load(path),
+        pickle.loads(pickle.dumps(encoding)),
+        copy.deepcopy(encoding),
+        encoding[:],
+    ):
         assert twin.texts == encoding.texts and [type(text) for text in twin.texts] == [FormattedPrompt] * 3
-    assert [recipe.special_tokens for recipe in pipe(EncodingOutput.load(path), **QUICK).recipes] == ["allow", "escape", "escape"]
+    assert [recipe.special_tokens for recipe in pipe(EncodingOutput.load(path), **QUICK).recipes] == [
+        "allow",
+        "escape",
+        "escape",
+    ]
 
 
 def test_encodings_of_version_0_1_still_load(pipe, tmp_path):
     """Their texts are plain strings in the header."""
     encoding = pipe.encoder.backend.encode(["<|im_start|>user\na star<|im_end|>\n"])
-    tensors, metadata = encoding._tensors_and_metadata()
+    _tensors, metadata = encoding._tensors_and_metadata()
     assert json.loads(metadata["llm_dit_encoding"])["texts"] == encoding.texts
     assert EncodingOutput.load(encoding.save(tmp_path / "old.safetensors")).texts == encoding.texts
 
 
-@pytest.mark.parametrize("lossy", [lambda p: p[1:], lambda p: p + "", lambda p: "" + p, lambda p: f"{p}", lambda p: p * 1, len, list, lambda p: p.strip(),
-                                   lambda p: p.replace("a", "b"), lambda p: "a" in p, lambda p: p < p, lambda p: p % ()])
+@pytest.mark.parametrize(
+    "lossy",
+    [
+        lambda p: p[1:],
+        lambda p: p + "",
+        lambda p: "" + p,
+        lambda p: f"{p}",
+        lambda p: p * 1,
+        len,
+        list,
+        lambda p: p.strip(),
+        lambda p: p.replace("a", "b"),
+        lambda p: "a" in p,
+        lambda p: p < p,
+        lambda p: p % (),
+    ],
+)
 def test_nothing_loses_the_labels_in_silence(pair, lossy):
-    """A `str` that forgets its labels as soon as someone strips it is what it was; now one sentence says what to do."""
+    """A `str` that forgets its labels as soon as someone strips it is what it was.
+
+    Now one sentence says what to do.
+    """
     with pytest.raises((TypeError, AttributeError), match=r"use prompt\.text"):
         lossy(pair[0])
 
@@ -107,11 +146,28 @@ def test_no_edit_is_lost(pipe, tmp_path):
     """Row U5: `replace` and a change in place left an encoding that said it was what the text gives."""
     encoding = pipe.encoder.encode("a red circle", layers="all")
     two = pipe.encoder.encode(["a red circle", "a star"])
-    same = [encoding, encoding.layer(1), encoding.layer(1).layer(-2), encoding[0], two[1], two.to("cpu"), concatenate([encoding, two]), copy.deepcopy(encoding),
-            pickle.loads(pickle.dumps(encoding)), EncodingOutput.load(encoding.save(tmp_path / "all.safetensors")).layer(2), pipe.encoder.encode("a red circle", incremental=True)]
+    same = [
+        encoding,
+        encoding.layer(1),
+        encoding.layer(1).layer(-2),
+        encoding[0],
+        two[1],
+        two.to("cpu"),
+        concatenate([encoding, two]),
+        copy.deepcopy(encoding),
+        pickle.loads(pickle.dumps(encoding)),
+        EncodingOutput.load(encoding.save(tmp_path / "all.safetensors")).layer(2),
+        pipe.encoder.encode("a red circle", incremental=True),
+    ]
     assert [one.edited for one in same] == [False] * len(same)
     for i, edited in enumerate(edits(encoding)):
-        twins = [edited, edited[0], concatenate([edited, edited]), pickle.loads(pickle.dumps(edited)), EncodingOutput.load(edited.save(tmp_path / f"{i}.safetensors"))]
+        twins = [
+            edited,
+            edited[0],
+            concatenate([edited, edited]),
+            pickle.loads(pickle.dumps(edited)),
+            EncodingOutput.load(edited.save(tmp_path / f"{i}.safetensors")),
+        ]
         assert [twin.edited for twin in twins] == [True] * len(twins), i
         assert edited.history or "edited outside of its methods" in repr(edited)
     assert two.fingerprint() != two[0].fingerprint() == encoding.fingerprint() != encoding.scale(2).fingerprint()
@@ -131,7 +187,10 @@ def test_tokens_are_paired_by_their_ids(pipe):
 
 def test_numpy_takes_one_prompt(pipe):
     encoding = pipe.encoder.encode(["a star", "a red circle"])
-    assert np.asarray(encoding[0]).tolist() == encoding.embeddings[0].tolist() and np.asarray(encoding[0], dtype="float64").dtype == np.float64
+    assert (
+        np.asarray(encoding[0]).tolist() == encoding.embeddings[0].tolist()
+        and np.asarray(encoding[0], dtype="float64").dtype == np.float64
+    )
     with pytest.raises(ValueError, match="choose one first"):
         np.asarray(encoding)
 
@@ -145,15 +204,46 @@ def test_messages_are_a_conversation_everywhere(pipe, tmp_path):
     text = format_prompt("a red circle", system="You draw shapes.")
     assert format_prompt(MESSAGES) == format_prompt(talk) == text and as_prompts(MESSAGES) == [talk]
     for several in (MESSAGES, tuple(MESSAGES), talk, [MESSAGES], [talk], list(talk)):
-        assert pipe.encoder.format(several) == pipe.encoder.encode(several).texts == pipe(several, **QUICK).encoding.texts == [text]
+        assert (
+            pipe.encoder.format(several)
+            == pipe.encoder.encode(several).texts
+            == pipe(several, **QUICK).encoding.texts
+            == [text]
+        )
     both = [MESSAGES, "a star", talk, text]
-    assert [recipe.text for recipe in pipe(both, **QUICK).recipes] == [text.text, format_prompt("a star").text, text.text, text.text]
+    assert [recipe.text for recipe in pipe(both, **QUICK).recipes] == [
+        text.text,
+        format_prompt("a star").text,
+        text.text,
+        text.text,
+    ]
     for prompt, count in ((MESSAGES, 1), ([MESSAGES, "a star"], 2), (text, 1)):
         results = Sweep(prompt=prompt).run(pipe.encoder, tmp_path / str(count), progress=False)
-        assert len(results) == count and results.table.error.isna().all() and results.table.tokens[0] == len(pipe.encoder.encode(text).embedding)
+        assert (
+            len(results) == count
+            and results.table.error.isna().all()
+            and results.table.tokens[0] == len(pipe.encoder.encode(text).embedding)
+        )
 
 
-@pytest.mark.parametrize("wrong", [5, None, 1.5, {"role": "user", "content": "a"}, {"prompt": "a"}, [MESSAGES[1], "a star"], [["a", "b"]], [5], b"a", torch.zeros(3), [None], np.array([["a"]]), object()])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        5,
+        None,
+        1.5,
+        {"role": "user", "content": "a"},
+        {"prompt": "a"},
+        [MESSAGES[1], "a star"],
+        [["a", "b"]],
+        [5],
+        b"a",
+        torch.zeros(3),
+        [None],
+        np.array([["a"]]),
+        object(),
+    ],
+)
 def test_what_is_not_a_prompt_is_refused_in_one_sentence(pipe, wrong):
     for call in (pipe.encoder.format, pipe.encoder.encode, lambda prompt: pipe(prompt, **QUICK), format_prompt):
         with pytest.raises((TypeError, ValueError), match="expected") as e:
@@ -164,7 +254,14 @@ def test_what_is_not_a_prompt_is_refused_in_one_sentence(pipe, wrong):
 def test_prompts_of_the_scientific_stack(pipe):
     prompts = ["a star", "a red circle"]
     expected = pipe.encoder.encode(prompts).texts
-    for several in (np.array(prompts), pandas.Series(prompts, index=[3, 4]), tuple(prompts), (p for p in prompts), np.array(prompts, dtype=object), dict.fromkeys(prompts).keys()):
+    for several in (
+        np.array(prompts),
+        pandas.Series(prompts, index=[3, 4]),
+        tuple(prompts),
+        (p for p in prompts),
+        np.array(prompts, dtype=object),
+        dict.fromkeys(prompts).keys(),
+    ):
         assert pipe(several, **QUICK).encoding.texts == expected
     for one in (np.str_("a star"), np.array("a star")):
         assert pipe(one, **QUICK).encoding.texts == expected[:1]
@@ -173,13 +270,20 @@ def test_prompts_of_the_scientific_stack(pipe):
 def test_foreign_syntax_is_named_once_and_not_rewritten(pipe):
     """Row F18: it was read as words, and nothing was said."""
     prompts = ["a (red:1.4) {large|small} circle", "a (blue:1.2) star"]
-    ways = [lambda **how: pipe.encoder.encode(prompts, **how).texts, lambda **how: [format_prompt(prompts[0], **how)], lambda **how: pipe.encoder.format(prompts, **how)]
+    ways = [
+        lambda **how: pipe.encoder.encode(prompts, **how).texts,
+        lambda **how: [format_prompt(prompts[0], **how)],
+        lambda **how: pipe.encoder.format(prompts, **how),
+    ]
     for way in ways:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            assert [text.user_text for text in way()] == prompts[:len(way(foreign_syntax="ignore"))]
+            assert [text.user_text for text in way()] == prompts[: len(way(foreign_syntax="ignore"))]
         assert [(w.category, w.filename) for w in caught] == [(PromptSyntaxWarning, __file__)]
-        assert all(word in str(caught[0].message) for word in ("'(red:1.4)'", "'{large|small}'", "Sweep", "blend", "foreign_syntax='ignore'"))
+        assert all(
+            word in str(caught[0].message)
+            for word in ("'(red:1.4)'", "'{large|small}'", "Sweep", "blend", "foreign_syntax='ignore'")
+        )
     with pytest.warns(PromptSyntaxWarning, match="red:1.4") as caught:
         pipe(prompts[0], **QUICK)
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -193,7 +297,10 @@ def test_foreign_syntax_is_named_once_and_not_rewritten(pipe):
 def test_a_row_scaled_is_the_same_row_to_z_image(pipe):
     """The transformer begins with an RMSNorm of each row: weights as in (red:1.4) would do nothing."""
     encoding = pipe.encoder.encode("a large red circle on a blue background")
-    plain, scaled, moved = (np.asarray(pipe(one, **QUICK).image, dtype=float) for one in (encoding, encoding.scale(1.4, [5]).scale(3, "user"), encoding + encoding.mean_vector() * 3))
+    plain, scaled, moved = (
+        np.asarray(pipe(one, **QUICK).image, dtype=float)
+        for one in (encoding, encoding.scale(1.4, [5]).scale(3, "user"), encoding + encoding.mean_vector() * 3)
+    )
     assert abs(plain - scaled).max() <= 1 < abs(plain - moved).max()
 
 
@@ -203,11 +310,20 @@ def test_numbers_of_the_scientific_stack(pipe):
     for number, several in ((np.int64, np.array), (torch.tensor, torch.tensor), (np.array, pandas.Series)):
         x = pipe.encoder.encode("a red circle", hidden_layer=number(-2), layers=several([1, 2]))
         assert x.embedding.equal(plain.embedding) and x.hidden_layer == -2 and type(x.hidden_layer) is int
-        half = {np.int64: np.float32, torch.tensor: torch.tensor, np.array: np.array}[number](.5)
-        pairs = [(x.scale(half, several([0, 3])), plain.scale(.5, [0, 3])), (x.clamp(half), plain.clamp(.5)), (x.mask_dims(several([0, 5]), half), plain.mask_dims([0, 5], .5)),
-                 (x.repeat(number(2)), plain.repeat(2)), (x.pad(number(20), half), plain.pad(20, .5)), (x.blend(plain.scale(2), half), plain.blend(plain.scale(2), .5)),
-                 (x.drop_tokens(several([1, -1])), plain.drop_tokens([1, -1])), (x.layer(number(1)), plain.layer(1)), (x * half, plain * .5), (half * x, .5 * plain) if number is not torch.tensor else (x, plain),
-                 (x.blend_layers({number(1) if number is np.int64 else 1: half}), plain.blend_layers({1: .5}))]
+        half = {np.int64: np.float32, torch.tensor: torch.tensor, np.array: np.array}[number](0.5)
+        pairs = [
+            (x.scale(half, several([0, 3])), plain.scale(0.5, [0, 3])),
+            (x.clamp(half), plain.clamp(0.5)),
+            (x.mask_dims(several([0, 5]), half), plain.mask_dims([0, 5], 0.5)),
+            (x.repeat(number(2)), plain.repeat(2)),
+            (x.pad(number(20), half), plain.pad(20, 0.5)),
+            (x.blend(plain.scale(2), half), plain.blend(plain.scale(2), 0.5)),
+            (x.drop_tokens(several([1, -1])), plain.drop_tokens([1, -1])),
+            (x.layer(number(1)), plain.layer(1)),
+            (x * half, plain * 0.5),
+            (half * x, 0.5 * plain) if number is not torch.tensor else (x, plain),
+            (x.blend_layers({number(1) if number is np.int64 else 1: half}), plain.blend_layers({1: 0.5})),
+        ]
         for i, (ours, expected) in enumerate(pairs):
             assert ours.embedding.equal(expected.embedding) and ours.history == expected.history, i
 
@@ -215,10 +331,33 @@ def test_numbers_of_the_scientific_stack(pipe):
 def test_wrong_kinds_are_one_sentence(pipe):
     """Row U9: raw Python errors, or the name of an inner function."""
     x = pipe.encoder.encode("a red circle")
-    wrong = [lambda: x.drop_tokens([" red"]), lambda: x.drop_tokens(5), lambda: x.scale("0.8"), lambda: x.scale(True), lambda: x.scale(1, [.5]), lambda: x.clamp("1"), lambda: x.mask_dims(3), lambda: x.mask_dims(["a"]),
-             lambda: x.repeat(1.5), lambda: x.pad("9"), lambda: x.blend("a star"), lambda: x.blend(x, "0.5"), lambda: x.blend(x, float("nan")), lambda: x.layer("1"), lambda: x.blend_layers({"a": 1}), lambda: x.blend_layers({-2: "1"}),
-             lambda: x.compare("a star"), lambda: x.similarity("a star"), lambda: x.pca("2"), lambda: x.save(5), lambda: EncodingOutput.load(None), lambda: pipe.encoder.encode("a", hidden_layer="2"),
-             lambda: pipe.encoder.encode("a", hidden_layer=True), lambda: pipe.encoder.encode("a", layers=3), lambda: pipe.encoder.encode("a", layers=["x"])]
+    wrong = [
+        lambda: x.drop_tokens([" red"]),
+        lambda: x.drop_tokens(5),
+        lambda: x.scale("0.8"),
+        lambda: x.scale(True),
+        lambda: x.scale(1, [0.5]),
+        lambda: x.clamp("1"),
+        lambda: x.mask_dims(3),
+        lambda: x.mask_dims(["a"]),
+        lambda: x.repeat(1.5),
+        lambda: x.pad("9"),
+        lambda: x.blend("a star"),
+        lambda: x.blend(x, "0.5"),
+        lambda: x.blend(x, float("nan")),
+        lambda: x.layer("1"),
+        lambda: x.blend_layers({"a": 1}),
+        lambda: x.blend_layers({-2: "1"}),
+        lambda: x.compare("a star"),
+        lambda: x.similarity("a star"),
+        lambda: x.pca("2"),
+        lambda: x.save(5),
+        lambda: EncodingOutput.load(None),
+        lambda: pipe.encoder.encode("a", hidden_layer="2"),
+        lambda: pipe.encoder.encode("a", hidden_layer=True),
+        lambda: pipe.encoder.encode("a", layers=3),
+        lambda: pipe.encoder.encode("a", layers=["x"]),
+    ]
     for i, call in enumerate(wrong):
         with pytest.raises((TypeError, ValueError), match="expected") as e:
             call()
@@ -234,12 +373,18 @@ def test_one_template_is_not_a_list_of_its_fields(pipe):
     assert pipe("a star", template=template, **QUICK).recipe == pipe("a star", template="noir", **QUICK).recipe
 
 
-@pytest.mark.parametrize("prompt, message", [
-    (pandas.DataFrame({"prompt": ["a star"]}), "DataFrame with 2 axes: expected one, such as one column, table\\['prompt'\\]"),
-    ({"a star", "a circle"}, "prompt is a set, which has no order"),
-    ([{"role": "user", "content": "a star", "images": ["x.png"]}], "a message has 'images', which is not read"),
-    ([{"role": "user", "content": "a star", "thinkng": "x"}], "a message has 'thinkng', which is not read"),
-])
+@pytest.mark.parametrize(
+    "prompt, message",
+    [
+        (
+            pandas.DataFrame({"prompt": ["a star"]}),
+            "DataFrame with 2 axes: expected one, such as one column, table\\['prompt'\\]",
+        ),
+        ({"a star", "a circle"}, "prompt is a set, which has no order"),
+        ([{"role": "user", "content": "a star", "images": ["x.png"]}], "a message has 'images', which is not read"),
+        ([{"role": "user", "content": "a star", "thinkng": "x"}], "a message has 'thinkng', which is not read"),
+    ],
+)
 def test_what_has_no_order_or_is_not_read_is_no_prompt(pipe, prompt, message):
     """A table drew its column names; a set came in any order; keys of a message were left out."""
     for call in (pipe.encoder.encode, lambda given: pipe(given, **QUICK)):
@@ -255,9 +400,11 @@ def test_messages_in_a_list_of_lists_are_conversations(pipe):
 def test_a_template_is_a_name_a_path_or_a_template(pipe, tmp_path):
     """Any other object ended in an AttributeError, and a pathlib.Path in `Path.resolve()`."""
     file = pipe.encoder.templates["default"].save(tmp_path / "mine.md") or tmp_path / "mine.md"
-    assert pipe.encoder.encode("a star", template=file).texts == pipe.encoder.encode("a star", template=str(file)).texts
+    assert (
+        pipe.encoder.encode("a star", template=file).texts == pipe.encoder.encode("a star", template=str(file)).texts
+    )
     for wrong in (5, {"a": 1}, True):
-        with pytest.raises(TypeError, match="template is .*expected text"):
+        with pytest.raises(TypeError, match=r"template is .*expected text"):
             pipe.encoder.encode("a star", template=wrong)
 
 

@@ -1,4 +1,7 @@
-"""int8 through torchao, which `make` puts into a folder of its own: with it installed, every import of diffusers prints warnings."""
+"""int8 through torchao, which `make` puts into a folder of its own: with it installed, every import of diffusers
+prints warnings.
+"""
+
 import os
 import subprocess
 import sys
@@ -13,12 +16,14 @@ CODE = """
 import torch
 from llm_dit import TransformersBackend
 text = "<|im_start|>user\\na red circle on a blue background<|im_end|>\\n<|im_start|>assistant\\n"
-whole, small = (TransformersBackend.from_pretrained("tiny", device="cpu", dtype="bfloat16", quantization=q) for q in (None, "int8"))
+load = TransformersBackend.from_pretrained
+whole, small = (load("tiny", device="cpu", dtype="bfloat16", quantization=q) for q in (None, "int8"))
 a, b = whole.encode([text]), small.encode([text, text.replace("red", "green")])
 cosine = torch.cosine_similarity(a.embedding.float(), b.embeddings[0].float(), dim=1).min().item()
 assert cosine >= .99, cosine
 assert b.history == ("quantization(int8)",) and "int8" in repr(small), repr(small)
-assert torch.cosine_similarity(b.embeddings[0].float(), small.encode([text]).embedding.float(), dim=1).min() > .9999, "alone as in a batch"
+alone = small.encode([text]).embedding.float()
+assert torch.cosine_similarity(b.embeddings[0].float(), alone, dim=1).min() > .9999, "alone as in a batch"
 stored = lambda weight: sum(getattr(weight, part).nbytes for part in weight.__tensor_flatten__()[0])
 pair = whole.model.layers[0].mlp.up_proj.weight, small.model.layers[0].mlp.up_proj.weight
 assert stored(pair[1]) < .6 * pair[0].nbytes, "the weights are smaller, not only called so"
@@ -31,11 +36,15 @@ import numpy as np
 import torch
 from llm_dit import ZImagePipeline
 from llm_dit.memory import count_bytes
-whole, small = (ZImagePipeline.from_pretrained("tiny", device="cpu", dtype="bfloat16", quantization=q) for q in (None, "int8"))
+load = ZImagePipeline.from_pretrained
+whole, small = (load("tiny", device="cpu", dtype="bfloat16", quantization=q) for q in (None, "int8"))
 a, b = (pipe("a red circle on a blue background", progress=False) for pipe in (whole, small))
 assert np.abs(np.asarray(a.image, int) - np.asarray(b.image, int)).mean() < 5, "nearly the same picture"
 assert (a.recipe.quantization, b.recipe.quantization) == (None, "int8")
-def stored(weight): return sum(stored(getattr(weight, part)) for part in weight.__tensor_flatten__()[0]) if hasattr(weight, "__tensor_flatten__") else weight.nbytes
+def stored(weight):
+    if not hasattr(weight, "__tensor_flatten__"):
+        return weight.nbytes
+    return sum(stored(getattr(weight, part)) for part in weight.__tensor_flatten__()[0])
 held = sum(stored(p) for p in small.pipe.transformer.parameters())
 counted = count_bytes(whole.pipe.transformer, torch.bfloat16, "int8")
 assert abs(held / counted - 1) < .03, (held, counted)
@@ -49,7 +58,9 @@ def run(code, **env):
 
 
 def test_int8_is_smaller_and_nearly_the_same():
-    assert (TORCHAO / "torchao").is_dir(), "make installs torchao there: pip install --no-deps --target .venv/torchao torchao"
+    assert (TORCHAO / "torchao").is_dir(), (
+        "make installs torchao there: pip install --no-deps --target .venv/torchao torchao"
+    )
     done = run(CODE, PYTHONPATH=str(TORCHAO))
     assert done.returncode == 0, done.stderr
     print(done.stdout)
@@ -62,5 +73,11 @@ def test_the_transformer_is_quantised_as_planned():
 
 
 def test_without_the_library_it_is_refused():
-    done = run('from llm_dit import TransformersBackend; TransformersBackend.from_pretrained("tiny", device="cpu", quantization="int8")')
-    assert "ValueError: quantization='int8' needs torchao; install it with pip install 'llm-dit[quantization]'." in done.stderr
+    done = run(
+        'from llm_dit import TransformersBackend; TransformersBackend.from_pretrained("tiny", device="cpu", '
+        'quantization="int8")'
+    )
+    assert (
+        "ValueError: quantization='int8' needs torchao; install it with pip install 'llm-dit[quantization]'."
+        in done.stderr
+    )

@@ -1,4 +1,7 @@
-"""What the README tells to type is typed here, as it stands, in a copy of the project: the tree that is tested is not written to."""
+"""What the README tells to type is typed here, as it stands, in a copy of the project: the tree that is tested is not
+written to.
+"""
+
 import os
 import re
 import shutil
@@ -12,12 +15,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = re.sub(r"<!--.*?-->", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)  # a comment is for no reader
-BASH = [line.partition("#")[0].strip() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()]
-BASH += [command for command in re.findall(r"`((?:llm-dit|pip install|make) [^`]+)`", README) if command != "pip install torch"]  # needs a network
+BASH = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+BASH += [
+    command
+    for command in re.findall(r"`((?:llm-dit|pip install|make) [^`]+)`", README)
+    if command != "pip install torch"
+]  # needs a network
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 WEIGHTS = "Tongyi-MAI/Z-Image-Turbo"  # cannot be had here: what names it has to end in one clear sentence
 ENV = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | {
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "BROWSER": "true"}
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "HF_HUB_OFFLINE": "1",
+    "BROWSER": "true",
+}
 ELSEWHERE = {  # what other tests run already, and what it has to be there
     "make docs": ("tests/test_docs.py", "tools/docs.py"),
     "make test": ("this run", "pytest"),
@@ -32,7 +47,12 @@ def tracked():
 @pytest.fixture(scope="module", autouse=True)
 def untouched():
     """No file of the tree is written or added by these tests."""
-    def state(): return {name: (ROOT / name).stat().st_mtime_ns for name in tracked()}, sorted(path.name for path in ROOT.iterdir() if path.name != ".pytest_cache")
+
+    def state():
+        return {name: (ROOT / name).stat().st_mtime_ns for name in tracked()}, sorted(
+            path.name for path in ROOT.iterdir() if path.name != ".pytest_cache"
+        )
+
     before = state()
     yield
     assert state() == before
@@ -66,7 +86,14 @@ def in_own_environment(command, folder, project):
 
 def serves(command, folder):
     """A command that goes on until it is stopped: it has to say where it serves."""
-    with subprocess.Popen(["setsid", "bash", "-c", command], cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        ["setsid", "bash", "-c", command],
+        cwd=folder,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         try:
             end = time.monotonic() + 60
             for line in process.stdout:

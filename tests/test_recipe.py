@@ -1,4 +1,6 @@
-"""A recipe names every input that decides the pixels, is checked when written, leaks no path, and travels in its image."""
+"""A recipe names every input that decides the pixels, is checked when written, leaks no path, and travels in its
+image.
+"""
 
 import json
 import re
@@ -49,7 +51,10 @@ def differs(pipe, recipe, **given):
 # ---- F3: weights and scheduler
 
 
-@pytest.mark.parametrize("options", [{"memory": "low"}, {"memory": "balanced"}, {"dtype": "bfloat16"}, {"pack_weights": False}, {"hidden_layer": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"memory": "low"}, {"memory": "balanced"}, {"dtype": "bfloat16"}, {"pack_weights": False}, {"hidden_layer": -1}],
+)
 def test_one_checkpoint_has_one_fingerprint(pipe, options):
     other = ZImagePipeline.from_pretrained("tiny", device="cpu", **options)
     other(PROMPT, **QUICK)
@@ -92,7 +97,9 @@ def test_a_fine_tune_under_the_same_name(made, tmp_path):
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     with torch.no_grad():
         vae.decoder.conv_out.bias.add_(0.5)
-    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()  # beside shards it would not be known which are meant
+    (
+        folder / "vae" / "diffusion_pytorch_model.safetensors"
+    ).unlink()  # beside shards it would not be known which are meant
     vae.save_pretrained(folder / "vae", max_shard_size="1MB")
     assert "vae weights" in differs(ZImagePipeline.from_pretrained(folder, device="cpu"), made.recipe)
 
@@ -191,7 +198,10 @@ def test_newer_switches_of_torch():
 
 
 def test_the_first_image_is_not_delayed(monkeypatch):
-    """What is left to wait for after an image, measured against all that came before it; generous, since other tests run beside."""
+    """What is left to wait for after an image, measured against all that came before it.
+
+    Generous, since other tests run beside.
+    """
     start = time.perf_counter()
     other = ZImagePipeline.from_pretrained("tiny", device="cpu")
     waited = []
@@ -211,7 +221,10 @@ def test_the_first_image_is_not_delayed(monkeypatch):
 def test_a_lora_on_top_is_not_part_of_the_weights(pipe, made, tmp_path):
     layer = pipe.pipe.transformer.layers[0].attention.to_q
     down, up = torch.randn(4, layer.in_features) * 0.1, torch.randn(layer.out_features, 4)
-    save_file({f"transformer.layers.0.attention.to_q.lora_{side}.weight": x for side, x in (("A", down), ("B", up))}, tmp_path / "style.safetensors")
+    save_file(
+        {f"transformer.layers.0.attention.to_q.lora_{side}.weight": x for side, x in (("A", down), ("B", up))},
+        tmp_path / "style.safetensors",
+    )
     before = pipe.weights
     with pipe.load_lora(tmp_path / "style.safetensors", 0.5):
         styled = pipe(PROMPT, **QUICK)
@@ -223,7 +236,16 @@ def test_a_lora_on_top_is_not_part_of_the_weights(pipe, made, tmp_path):
 # ---- F6: the reader's rules when written
 
 
-@pytest.mark.parametrize("change", [{"negative_prompt": ["circle"]}, {"seed": 1.5}, {"guidance_scale": float("nan")}, {"loras": (("x", "0.8"),)}, {"scheduler": {"shift": object()}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"negative_prompt": ["circle"]},
+        {"seed": 1.5},
+        {"guidance_scale": float("nan")},
+        {"loras": (("x", "0.8"),)},
+        {"scheduler": {"shift": object()}},
+    ],
+)
 def test_nothing_is_written_that_cannot_be_read(made, tmp_path, change):
     odd = Generation(made.images, [replace(made.recipe, **change)], made.encoding, {})
     with pytest.raises(ValueError, match="No image can have this recipe"):
@@ -244,7 +266,10 @@ def test_format_1_is_made_again(pipe):
     assert not re.findall("weights|scheduler", differs(pipe, Recipe.from_json(FORMAT_1["plain"])))
 
 
-@pytest.mark.parametrize("change, reason", [({"format": 3}, "update llm-dit"), ({"colour": 1}, "'colour'"), ({"format": "2"}, "format is a str")])
+@pytest.mark.parametrize(
+    "change, reason",
+    [({"format": 3}, "update llm-dit"), ({"colour": 1}, "'colour'"), ({"format": "2"}, "format is a str")],
+)
 def test_formats_that_are_unknown(made, change, reason):
     with pytest.raises(ValueError, match=reason):
         Recipe.from_json(json.dumps(json.loads(made.recipe.to_json()) | change))
@@ -273,7 +298,10 @@ def test_the_home_folder(made, tmp_path, monkeypatch):
     assert Recipe.from_image("~/a.png") == made.recipe and (tmp_path / "a.png").is_file()
 
 
-@pytest.mark.parametrize("latents", [[1], np.zeros((1, 16, 8, 8), np.float32), torch.zeros(1, 16, 4, 4), torch.zeros(1, 16, 8, 8, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "latents",
+    [[1], np.zeros((1, 16, 8, 8), np.float32), torch.zeros(1, 16, 4, 4), torch.zeros(1, 16, 8, 8, dtype=torch.int64)],
+)
 def test_latents_that_are_none(pipe, made, latents):
     with pytest.raises((TypeError, ValueError), match="latents"):
         pipe.reproduce(made.recipe, latents=latents, progress=False)
@@ -281,20 +309,26 @@ def test_latents_that_are_none(pipe, made, latents):
 
 def test_no_path_in_saved_embeddings_and_sweeps(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "ann"))
-    folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "ann" / "models" / "z", ignore=shutil.ignore_patterns("training"))
+    folder = shutil.copytree(
+        MODEL_NAMES["tiny"], tmp_path / "ann" / "models" / "z", ignore=shutil.ignore_patterns("training")
+    )
     pipe, out = ZImagePipeline.from_pretrained(folder, device="cpu"), tmp_path / "out"
     Sweep(prompt=["a red circle"], height=64, width=64).run(pipe, out, progress=False)
     pipe.encoder.encode("a red circle").save(out / "encoding.safetensors")
     written = [file for file in out.rglob("*") if file.is_file()]
-    assert _sentence(OSError(f"{folder}/vae is missing")) == "OSError: ~/models/z/vae is missing", "as a cell that failed is stored"
-    assert len(written) > 3 and not [file for file in written if b"ann/" in file.read_bytes() or str(tmp_path).encode() in file.read_bytes()]
+    assert _sentence(OSError(f"{folder}/vae is missing")) == "OSError: ~/models/z/vae is missing", (
+        "as a cell that failed is stored"
+    )
+    assert len(written) > 3 and not [
+        file for file in written if b"ann/" in file.read_bytes() or str(tmp_path).encode() in file.read_bytes()
+    ]
 
 
 def test_no_path(tmp_path):
     folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "secret" / "mine")
     made = ZImagePipeline.from_pretrained(folder, device="cpu")(PROMPT, **QUICK)
     for ending in (".png", ".jpg", ".webp", ".tiff"):
-        file, = made.save(tmp_path / f"x{ending}")
+        (file,) = made.save(tmp_path / f"x{ending}")
         assert b"secret" not in file.read_bytes() and "secret".encode("utf-16-be") not in file.read_bytes()
     assert made.recipe.model == "mine"
 
@@ -305,7 +339,7 @@ def parse(text):
     parts, place = {"prompt": [], "negative": []}, "prompt"
     for line in map(str.strip, lines):
         if line.startswith("Negative prompt:"):
-            place, line = "negative", line[len("Negative prompt:"):].strip()
+            place, line = "negative", line[len("Negative prompt:") :].strip()
         parts[place].append(line)
     settings, rest = {}, last
     while rest:
@@ -316,18 +350,31 @@ def parse(text):
             rest = rest[end:]
         else:
             value = rest.split(",", 1)[0]
-            rest = rest[len(value):]
+            rest = rest[len(value) :]
         settings[name] = value
         rest = rest.removeprefix(",")
     return "\n".join(parts["prompt"]), "\n".join(parts["negative"]), settings
 
 
-@pytest.mark.parametrize("prompt", [PROMPT, "one\ntwo\nSteps: 8, Sampler: none, Seed: 3", 'a "quoted", thing: 红 🔴', "a\nNegative prompt: b\nc"])
+@pytest.mark.parametrize(
+    "prompt",
+    [PROMPT, "one\ntwo\nSteps: 8, Sampler: none, Seed: 3", 'a "quoted", thing: 红 🔴', "a\nNegative prompt: b\nc"],
+)
 def test_parameters(made, prompt):
     text = f"<|im_start|>user\n{prompt}<|im_end|>\n"
     spans = (("special", 0, 17), ("user", 17, 17 + len(prompt)), ("special", 17 + len(prompt), len(text)))
     record = {"name": "a: b, c", "file": "x.safetensors", "weight": 0.5, "type": "lora", "hash": "0123456789abcdef"}
-    recipe = replace(made.recipe, text=text, spans=spans, model='mine, "new": 2', negative_prompt="dogs, cats", guidance_scale=2.0, loras=(record,), history=(), seed=7)
+    recipe = replace(
+        made.recipe,
+        text=text,
+        spans=spans,
+        model='mine, "new": 2',
+        negative_prompt="dogs, cats",
+        guidance_scale=2.0,
+        loras=(record,),
+        history=(),
+        seed=7,
+    )
     found, negative, settings = parse(recipe.parameters())
     assert found.replace("\u2060", "") == prompt and negative == "dogs, cats"
     assert settings["Model"] == 'mine, "new": 2' and settings["Seed"] == "7" and settings["CFG scale"] == "3"
@@ -337,9 +384,12 @@ def test_parameters(made, prompt):
 # ---- F9: the ending is the format
 
 
-@pytest.mark.parametrize("ending, kind", [(".png", "PNG"), (".JPG", "JPEG"), (".jpeg", "JPEG"), (".webp", "WEBP"), (".tif", "TIFF"), (".TIFF", "TIFF")])
+@pytest.mark.parametrize(
+    "ending, kind",
+    [(".png", "PNG"), (".JPG", "JPEG"), (".jpeg", "JPEG"), (".webp", "WEBP"), (".tif", "TIFF"), (".TIFF", "TIFF")],
+)
 def test_formats(made, tmp_path, ending, kind):
-    file, = made.save(tmp_path / f"x{ending}")
+    (file,) = made.save(tmp_path / f"x{ending}")
     with Image.open(file) as image:
         assert image.format == kind and (image.tobytes() == made.image.tobytes()) == (kind != "JPEG")
         assert Recipe.from_image(image) == made.recipe
@@ -359,7 +409,7 @@ def test_formats_without_room(made, tmp_path, name):
 def test_an_edited_embedding(pipe, tmp_path):
     encoding = pipe.encoder.encode(PROMPT).scale(1.2)
     first = pipe(encoding, **QUICK)
-    file, = first.save(tmp_path / "x.png")
+    (file,) = first.save(tmp_path / "x.png")
     recipe = Recipe.from_image(file)
     assert recipe.edited and recipe.embedding_hash and recipe.history and "Edited embedding" in recipe.parameters()
     loaded = EncodingOutput.load(encoding.save(tmp_path / "x.safetensors"))
@@ -407,5 +457,5 @@ def test_limits_of_the_encoder(pipe):
 
 
 def test_what_the_recipe_says_is_not_an_option(pipe, made):
-    with pytest.raises(ValueError, match="dataclasses.replace"):
+    with pytest.raises(ValueError, match=r"dataclasses.replace"):
         pipe.reproduce(made.recipe, seed=9)

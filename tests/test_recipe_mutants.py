@@ -1,4 +1,5 @@
 """The recipe's small promises, one by one; `tools/mutation.py` says which of them the notebook leaves open."""
+
 import io
 import json
 import platform
@@ -8,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,8 +18,18 @@ from PIL.PngImagePlugin import PngInfo
 import llm_dit
 from llm_dit.encoding import EncodingOutput
 from llm_dit.formatter import FormattedPrompt, format_prompt
-from llm_dit.recipe import FORMAT, Generation, Recipe, hash_ids, hash_image, hash_tensor, installed_versions
-from llm_dit.recipe import is_local_path, rounding_switches, short_name
+from llm_dit.recipe import (
+    FORMAT,
+    Generation,
+    Recipe,
+    hash_ids,
+    hash_image,
+    hash_tensor,
+    installed_versions,
+    is_local_path,
+    rounding_switches,
+    short_name,
+)
 
 pytestmark = pytest.mark.side_by_side
 PROMPT = format_prompt("a cat", system="Low light.", thinking="Where?")
@@ -47,17 +59,21 @@ def refusal(f, *args):
 
 # ---- names and fingerprints
 
+
 def test_versions_are_those_that_are_installed():
     found = installed_versions("peft", "no-such-package")
     assert found == {"python": platform.python_version(), "llm-dit": llm_dit.__version__} | {
-        name: version(name) for name in ("torch", "transformers", "diffusers", "peft")}
+        name: version(name) for name in ("torch", "transformers", "diffusers", "peft")
+    }
 
 
 LOCAL = ["/a", "~/a", "./a", "../a", "a/", "a/b/c", r"C:\a", ".a"]
 
 
-@pytest.mark.parametrize("source, local", [*((source, True) for source in LOCAL), ("tiny", False), ("org/name", False),
-                                           ("a.safetensors", False)])
+@pytest.mark.parametrize(
+    "source, local",
+    [*((source, True) for source in LOCAL), ("tiny", False), ("org/name", False), ("a.safetensors", False)],
+)
 def test_what_can_only_be_a_path(source, local):
     assert is_local_path(source) is local
 
@@ -126,23 +142,62 @@ def test_newer_switches_are_named_one_by_one(monkeypatch):
 # ---- what a recipe may hold
 
 WRONG = [
-    {"seed": "1"}, {"seed": 1.0}, {"seed": True}, {"height": True}, {"height": 0}, {"width": 0},
+    {"seed": "1"},
+    {"seed": 1.0},
+    {"seed": True},
+    {"height": True},
+    {"height": 0},
+    {"width": 0},
     {"num_inference_steps": 0},
-    {"batch_size": 0}, {"seed": 2**64}, {"seed": -2**63 - 1}, {"strength": 0.0}, {"strength": 1.1}, {"strength": "1"},
-    {"guidance_scale": float("nan")}, {"guidance_scale": float("inf")}, {"guidance_scale": True}, {"shift": "3"},
-    {"vae_tiling": 1}, {"compile": None}, {"negative_prompt": ["a"]}, {"template": 3}, {"versions": ["torch"]},
-    {"forged": (1,)}, {"history": (1,)}, {"versions": {"torch": 2}}, {"special_tokens": "no"},
-    {"weights": {"vae": "x"}}, {"weights": {"vae": "a" * 17}}, {"weights": {"vae": 3}},
-    {"scheduler": {"shift": 3}}, {"scheduler": {"class": 3}}, {"sigmas": ("1",)}, {"sigmas": (float("nan"),)},
-    {"sigmas": (True,)}, {"loras": (LORA | {"weight": "1"},)}, {"loras": (LORA | {"weight": True},)},
-    {"loras": (LORA | {"weight": float("inf")},)}, {"loras": (LORA | {"name": None},)},
+    {"batch_size": 0},
+    {"seed": 2**64},
+    {"seed": -(2**63) - 1},
+    {"strength": 0.0},
+    {"strength": 1.1},
+    {"strength": "1"},
+    {"guidance_scale": float("nan")},
+    {"guidance_scale": float("inf")},
+    {"guidance_scale": True},
+    {"shift": "3"},
+    {"vae_tiling": 1},
+    {"compile": None},
+    {"negative_prompt": ["a"]},
+    {"template": 3},
+    {"versions": ["torch"]},
+    {"forged": (1,)},
+    {"history": (1,)},
+    {"versions": {"torch": 2}},
+    {"special_tokens": "no"},
+    {"weights": {"vae": "x"}},
+    {"weights": {"vae": "a" * 17}},
+    {"weights": {"vae": 3}},
+    {"scheduler": {"shift": 3}},
+    {"scheduler": {"class": 3}},
+    {"sigmas": ("1",)},
+    {"sigmas": (float("nan"),)},
+    {"sigmas": (True,)},
+    {"loras": (LORA | {"weight": "1"},)},
+    {"loras": (LORA | {"weight": True},)},
+    {"loras": (LORA | {"weight": float("inf")},)},
+    {"loras": (LORA | {"name": None},)},
     {"loras": (LORA | {"file": 3},)},
-    {"loras": (LORA | {"hash": 3},)}, {"loras": (LORA | {"type": 3},)}, {"text": "\ud83d"}, {"format": FORMAT + 1},
-    {"scheduler": {"class": "Euler", "shift": float("nan")}}, {"loras": ((3, 1),)},
-    {"max_length": 0}, {"cfg_truncation": "1"},
-    {"spans": (("user", 0),)}, {"spans": (("me", 0, 5),)}, {"spans": (("user", 0, 4),)}, {"spans": (("user", 1, 5),)},
-    {"spans": (("user", 0.0, 5),)}, {"spans": (("user", 0, 5.0),)}, {"spans": (("user", False, 5),)},
-    {"spans": (("user", 0, 7), ("user", 7, 5))}, {"spans": (("user", 0, 2), ("user", 3, 5))},
+    {"loras": (LORA | {"hash": 3},)},
+    {"loras": (LORA | {"type": 3},)},
+    {"text": "\ud83d"},
+    {"format": FORMAT + 1},
+    {"scheduler": {"class": "Euler", "shift": float("nan")}},
+    {"loras": ((3, 1),)},
+    {"max_length": 0},
+    {"cfg_truncation": "1"},
+    {"spans": (("user", 0),)},
+    {"spans": (("me", 0, 5),)},
+    {"spans": (("user", 0, 4),)},
+    {"spans": (("user", 1, 5),)},
+    {"spans": (("user", 0.0, 5),)},
+    {"spans": (("user", 0, 5.0),)},
+    {"spans": (("user", False, 5),)},
+    {"spans": (("user", 0, 7), ("user", 7, 5))},
+    {"spans": (("user", 0, 2), ("user", 3, 5))},
     {"spans": (("user", 0, 6),)},
 ]
 NOT_IN_JSON = [{"versions": {2: "torch"}}, {"weights": {3: "a" * 16}}, {"format": FORMAT - 1}]
@@ -159,12 +214,27 @@ def test_what_no_image_can_have(changes):
 
 
 RIGHT = [
-    {"seed": 2**64 - 1}, {"seed": -2**63}, {"strength": 1.0}, {"strength": 0.01}, {"height": 1, "width": 1},
-    {"num_inference_steps": 1}, {"batch_size": 1}, {"guidance_scale": 5}, {"shift": 3}, {"strength": 1},
-    {"cfg_normalization": True}, {"cfg_normalization": 1.5}, {"weights": PARTS}, {"sigmas": [1.0, 0.5, 0]},
-    {"scheduler": {"class": "Euler", "shift": 3.0, "levels": [1, None]}}, {"loras": [LORA, LORA | {"weight": 1}]},
-    {"loras": [LORA | {"type": None, "hash": None}]}, {"special_tokens": "allow", "forged": ["<think>"]},
-    {"rounding": {"cudnn.benchmark": True}}, {"max_length": 1}, {"spans": [["user", 0, 2], ["user", 2, 5]]},
+    {"seed": 2**64 - 1},
+    {"seed": -(2**63)},
+    {"strength": 1.0},
+    {"strength": 0.01},
+    {"height": 1, "width": 1},
+    {"num_inference_steps": 1},
+    {"batch_size": 1},
+    {"guidance_scale": 5},
+    {"shift": 3},
+    {"strength": 1},
+    {"cfg_normalization": True},
+    {"cfg_normalization": 1.5},
+    {"weights": PARTS},
+    {"sigmas": [1.0, 0.5, 0]},
+    {"scheduler": {"class": "Euler", "shift": 3.0, "levels": [1, None]}},
+    {"loras": [LORA, LORA | {"weight": 1}]},
+    {"loras": [LORA | {"type": None, "hash": None}]},
+    {"special_tokens": "allow", "forged": ["<think>"]},
+    {"rounding": {"cudnn.benchmark": True}},
+    {"max_length": 1},
+    {"spans": [["user", 0, 2], ["user", 2, 5]]},
 ]
 
 
@@ -211,6 +281,7 @@ def test_no_path_is_kept(tmp_path):
 
 # ---- reading
 
+
 def test_what_is_not_a_recipe():
     for text in ("", "[]", "3", '{"text": "x"}', "[" * 100_000, recipe().to_json()[:-1], '{"format": null}'):
         assert refusal(Recipe.from_json, text).startswith("This is not a recipe of llm-dit, or a damaged one (")
@@ -219,17 +290,37 @@ def test_what_is_not_a_recipe():
     assert "has no field 'colour'" in refusal(Recipe.from_json, json.dumps(said | {"colour": "red", "zebra": 1}))
     long = refusal(Recipe.from_json, json.dumps(said | {"c" * 500: 1}))
     assert len(re.search(r"one \((.*)\); expected", long)[1]) == 200
+    assert "(loras is a str)" in refusal(Recipe.from_json, json.dumps(said | {"loras": "style", "history": 5}))
     newer = refusal(Recipe.from_json, json.dumps(said | {"format": FORMAT + 1, "colour": 1}))
     assert f"format {FORMAT + 1}, and llm-dit" in newer and "update llm-dit" in newer
 
 
-@pytest.mark.parametrize("given, history, edited", [
-    (True, ["scale(2)"], True), (True, [], False), (False, ["scale(2)"], False),
-])
+@pytest.mark.parametrize(
+    "given, history, edited",
+    [
+        (True, ["scale(2)"], True),
+        (True, [], False),
+        (False, ["scale(2)"], False),
+    ],
+)
 def test_recipes_of_format_1(given, history, edited):
     said = json.loads(recipe().to_json())
-    for name in ("format", "edited", "weights", "scheduler", "embedding_hash", "latents_hash", "sigmas", "rounding",
-                 "cfg_normalization", "cfg_truncation", "vae_dtype", "max_length", "on_overflow", "formatter"):
+    for name in (
+        "format",
+        "edited",
+        "weights",
+        "scheduler",
+        "embedding_hash",
+        "latents_hash",
+        "sigmas",
+        "rounding",
+        "cfg_normalization",
+        "cfg_truncation",
+        "vae_dtype",
+        "max_length",
+        "on_overflow",
+        "formatter",
+    ):
         said.pop(name, None)
     said |= {"loras": [["a/b/style.safetensors", 1]], "from_embeddings": given, "history": history}
     read = Recipe.from_json(json.dumps(said))
@@ -266,6 +357,7 @@ def test_a_damaged_recipe_names_its_file(tmp_path):
 
 # ---- text, comparison, program
 
+
 def test_the_text_and_who_wrote_it():
     assert recipe().formatted() == "a cat" and recipe().spoken() == "a cat" and recipe().spoken("system") == ""
     made = labelled(special_tokens="allow", forged=("<think>",))
@@ -275,20 +367,38 @@ def test_the_text_and_who_wrote_it():
 
 
 def test_differences_are_named_one_by_one():
-    first = recipe(weights=PARTS, versions={"torch": "2.1", "peft": "1"}, scheduler={"class": "Euler", "shift": 3.0},
-                   loras=[LORA], rounding={"cudnn.benchmark": True})
-    second = recipe(seed=2, weights=PARTS | {"vae": "d" * 16}, versions={"torch": "2.2"},
-                    scheduler={"class": "Heun", "shift": 3.0}, loras=[LORA | {"weight": 1, "hash": "e" * 16}])
+    first = recipe(
+        weights=PARTS,
+        versions={"torch": "2.1", "peft": "1"},
+        scheduler={"class": "Euler", "shift": 3.0},
+        loras=[LORA],
+        rounding={"cudnn.benchmark": True},
+    )
+    second = recipe(
+        seed=2,
+        weights=PARTS | {"vae": "d" * 16},
+        versions={"torch": "2.2"},
+        scheduler={"class": "Heun", "shift": 3.0},
+        loras=[LORA | {"weight": 1, "hash": "e" * 16}],
+    )
     assert first.diff(second) == {
-        "seed": (1, 2), "torch version": ("2.1", "2.2"), "peft version": ("1", None),
-        "vae weights": ("c" * 16, "d" * 16), "scheduler class": ("Euler", "Heun"), "LoRA style": (0.8, 1),
-        "torch's cudnn.benchmark": (True, None), "LoRA style hash": ("0123456789abcdef", "e" * 16)}
+        "seed": (1, 2),
+        "torch version": ("2.1", "2.2"),
+        "peft version": ("1", None),
+        "vae weights": ("c" * 16, "d" * 16),
+        "scheduler class": ("Euler", "Heun"),
+        "LoRA style": (0.8, 1),
+        "torch's cudnn.benchmark": (True, None),
+        "LoRA style hash": ("0123456789abcdef", "e" * 16),
+    }
     assert first.diff(first) == {}
 
 
 def test_what_a_recipe_does_not_know_is_not_a_difference():
     old, new = recipe(versions={}), recipe(versions={"torch": "2.2"}, weights=PARTS, scheduler={"class": "Euler"})
     assert old.unlike(new) == {} and new.unlike(old)["vae weights"] == ("c" * 16, None)
+    switched = replace(new, rounding={"cudnn.benchmark": True})
+    assert old.unlike(switched) == {} and new.unlike(switched) == {"torch's cudnn.benchmark": (None, True)}
     more = replace(new, template="noir", loras=[LORA])
     assert old.unlike(more) == {"template": (None, "noir"), "LoRA style": (None, 0.8)}
 
@@ -305,8 +415,13 @@ def test_other_names_of_the_same_weights_are_not_a_difference():
 def test_options_to_load_with():
     assert recipe().loading_options() == {"device": "cpu", "dtype": "float32"}
     made = recipe(quantization="int8", compile=True, device="cuda", hidden_layer=-1, template="noir")
-    assert made.loading_options() == {"device": "cuda", "dtype": "float32", "quantization": "int8", "compile": True,
-                                      "hidden_layer": -1}
+    assert made.loading_options() == {
+        "device": "cuda",
+        "dtype": "float32",
+        "quantization": "int8",
+        "compile": True,
+        "hidden_layer": -1,
+    }
     assert "quantization" not in recipe(quantization="gguf-Q4_0").loading_options()
 
 
@@ -322,12 +437,16 @@ class Recorder:
     image = "the image"
 
 
-@pytest.mark.parametrize("changes, needed", [
-    ({}, set()), ({"image_hash": "0" * 16, "strength": 0.5}, {"image"}),
-    ({"edited": True, "from_embeddings": True}, {"encoding"}),
-    ({"latents_hash": "0" * 16}, {"latents"}),
-    ({"image_hash": "0" * 16, "latents_hash": "1" * 16}, {"image", "latents"}),
-])
+@pytest.mark.parametrize(
+    "changes, needed",
+    [
+        ({}, set()),
+        ({"image_hash": "0" * 16, "strength": 0.5}, {"image"}),
+        ({"edited": True, "from_embeddings": True}, {"encoding"}),
+        ({"latents_hash": "0" * 16}, {"latents"}),
+        ({"image_hash": "0" * 16, "latents_hash": "1" * 16}, {"image", "latents"}),
+    ],
+)
 def test_the_program_makes_the_same_recipe(monkeypatch, changes, needed):
     pipe = Recorder()
     monkeypatch.setattr("llm_dit.ZImagePipeline", pipe, raising=False)
@@ -345,16 +464,41 @@ def test_the_program_makes_the_same_recipe(monkeypatch, changes, needed):
 
 # ---- what viewers show
 
+
 def test_the_lines_that_viewers_read():
-    made = labelled(negative_prompt="a dog", guidance_scale=4.0, weights=PARTS, strength=0.5, template="noir",
-                    loras=[LORA], edited=True, from_embeddings=True, history=("scale(2)",),
-                    versions={"llm-dit": "9.9"})
+    made = labelled(
+        negative_prompt="a dog",
+        guidance_scale=4.0,
+        weights=PARTS,
+        strength=0.5,
+        template="noir",
+        loras=[LORA],
+        edited=True,
+        from_embeddings=True,
+        history=("scale(2)",),
+        versions={"llm-dit": "9.9"},
+    )
     lines = made.parameters().splitlines()
     assert lines[:2] == ["a cat", "Negative prompt: a dog"] and len(lines) == 3
-    for said in ("Steps: 8, ", "Sampler: Euler, ", "Schedule type: Simple, ", "CFG scale: 5, ", "Seed: 1, ",
-                 "Size: 96x64, ", "Model hash: bbbbbbbbbb, ", "Model: tiny, ", "Denoising strength: 0.5, ",
-                 "0123456789ab", "style: 0.8", "Shift: 3, ", "Template: noir, ", "System prompt: Low light., ",
-                 "Thinking: Where?, ", "scale(2)", "Version: llm-dit 9.9"):
+    for said in (
+        "Steps: 8, ",
+        "Sampler: Euler, ",
+        "Schedule type: Simple, ",
+        "CFG scale: 5, ",
+        "Seed: 1, ",
+        "Size: 96x64, ",
+        "Model hash: bbbbbbbbbb, ",
+        "Model: tiny, ",
+        "Denoising strength: 0.5, ",
+        "0123456789ab",
+        "style: 0.8",
+        "Shift: 3, ",
+        "Template: noir, ",
+        "System prompt: Low light., ",
+        "Thinking: Where?, ",
+        "scale(2)",
+        "Version: llm-dit 9.9",
+    ):
         assert said in lines[2], said
     assert "0123456789abc" not in lines[2]
 
@@ -368,16 +512,20 @@ def test_what_is_not_there_is_not_shown():
     assert "Edited" not in recipe(from_embeddings=True, history=("x",)).parameters()
 
 
-@pytest.mark.parametrize("scheduler, shown", [
-    ({"class": "FlowMatchHeunDiscreteScheduler"}, "Sampler: Heun, Schedule type: Simple, "),
-    ({"class": "FlowMatchEulerDiscreteScheduler", "use_karras_sigmas": True}, "Euler, Schedule type: Karras, "),
-    ({"class": "UniPCMultistepScheduler", "use_beta_sigmas": True}, "Sampler: UniPC, Schedule type: Beta, "),
-])
+@pytest.mark.parametrize(
+    "scheduler, shown",
+    [
+        ({"class": "FlowMatchHeunDiscreteScheduler"}, "Sampler: Heun, Schedule type: Simple, "),
+        ({"class": "FlowMatchEulerDiscreteScheduler", "use_karras_sigmas": True}, "Euler, Schedule type: Karras, "),
+        ({"class": "UniPCMultistepScheduler", "use_beta_sigmas": True}, "Sampler: UniPC, Schedule type: Beta, "),
+    ],
+)
 def test_sampler_and_schedule(scheduler, shown):
     assert shown in recipe(scheduler=scheduler).parameters()
 
 
 # ---- what a call returns
+
 
 def generation(*recipes):
     """Images of some recipes."""
@@ -421,3 +569,4 @@ def test_nothing_is_written_if_one_recipe_is_wrong(tmp_path):
     assert not [*tmp_path.iterdir()]
     assert [data[:4] for data in generation(recipe()).to_bytes()] == [b"\x89PNG"]
     assert [data[:3] for data in generation(recipe()).to_bytes(".jpg")] == [b"\xff\xd8\xff"]
+    assert "are a ndarray" in refusal(replace(generation(recipe()), images=np.zeros((1, 8, 8, 3))).to_bytes)

@@ -1,4 +1,7 @@
-"""Nothing runs that comes with a file, nothing leaves its folder, no text becomes markup, and nobody asks the network unasked."""
+"""Nothing runs that comes with a file, nothing leaves its folder, no text becomes markup, and nobody asks the network
+unasked.
+"""
+
 import ast
 import json
 import os
@@ -17,8 +20,25 @@ import pytest
 import torch
 from PIL import Image
 
-from llm_dit import (CompareSlider, Conversation, EncodingOutput, LayerExplorer, MemoryPlan, Playground, Store, Template, TemplateBrowser, TemplateError, TemplateRegistry, TokenStrip, TransformersBackend,
-                     ZImagePipeline, ZImageTextEncoder, format_prompt, load_template)
+from llm_dit import (
+    CompareSlider,
+    Conversation,
+    EncodingOutput,
+    LayerExplorer,
+    MemoryPlan,
+    Playground,
+    Store,
+    Template,
+    TemplateBrowser,
+    TemplateError,
+    TemplateRegistry,
+    TokenStrip,
+    TransformersBackend,
+    ZImagePipeline,
+    ZImageTextEncoder,
+    format_prompt,
+    load_template,
+)
 from llm_dit.backends import resolve_model
 from llm_dit.encoding import TokenSpan
 from llm_dit.formatter import FormattedPrompt, Span
@@ -35,50 +55,122 @@ def calls(source):
     """All calls of a file: the dotted name, the module that its first part stands for, and keyword arguments."""
     tree = ast.parse(source.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call): yield ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}, node
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}, node
 
 
 # ---- no pickle
 
+
 def test_no_loader_reads_pickles():
-    """No module unpickles, evaluates text, or reads YAML by another than the safe loader; torch.load is for the training's own states, and reads tensors only."""
+    """No module unpickles, evaluates text, or reads YAML by another than the safe loader.
+
+    Torch.load is for the training's own states, and reads tensors only.
+    """
     for source in SOURCES:
-        imported = {alias.name.split(".")[0] for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
-                    for alias in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])}
-        assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "pickletools"}, source.name
+        imported = {
+            alias.name.split(".")[0]
+            for node in ast.walk(ast.parse(source.read_text()))
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
+        }
+        assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "pickletools"}, (
+            source.name
+        )
         for name, options, _ in calls(source):
-            assert name not in ("eval", "exec", "compile", "__import__", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "pandas.read_pickle"), f"{source.name} calls {name}"
-            assert "allow_pickle" not in options and not (name in ("np.load", "numpy.load")), f"{source.name} calls {name}"
-            if name == "torch.load": assert source.name == "tiny_training.py" and options.get("weights_only") == "True"
-            if name == "yaml.scan": assert options["Loader"] == "_Loader"
+            assert name not in (
+                "eval",
+                "exec",
+                "compile",
+                "__import__",
+                "yaml.load",
+                "yaml.unsafe_load",
+                "yaml.full_load",
+                "pd.read_pickle",
+                "pandas.read_pickle",
+            ), f"{source.name} calls {name}"
+            assert "allow_pickle" not in options and name not in ("np.load", "numpy.load"), (
+                f"{source.name} calls {name}"
+            )
+            if name == "torch.load":
+                assert source.name == "tiny_training.py" and options.get("weights_only") == "True"
+            if name == "yaml.scan":
+                assert options["Loader"] == "_Loader"
 
 
 #: What reads no weights itself: tokenizers and configurations, and what leads to a loader that is looked at here.
-DELEGATES = {f"{name}.from_pretrained" for name in ("AutoTokenizer", "AutoConfig", "AutoProcessor", "cls", "TransformersBackend", "ZImagePipeline", "ZImageTextEncoder", "llm_dit.ZImagePipeline")}
+DELEGATES = {
+    f"{name}.from_pretrained"
+    for name in (
+        "AutoTokenizer",
+        "AutoConfig",
+        "AutoProcessor",
+        "cls",
+        "TransformersBackend",
+        "ZImagePipeline",
+        "ZImageTextEncoder",
+        "llm_dit.ZImagePipeline",
+    )
+}
 
 
 def test_every_loader_asks_for_safetensors():
     """All but the training, which reads what it wrote."""
-    found = [(source.name, name, options) for source in SOURCES for name, options, _ in calls(source) if name not in DELEGATES and name.split(".")[-1] in ("from_pretrained", "lora_state_dict", "load_lora_weights", "from_single_file")]
-    assert len([name for module, name, _ in found if module in ("backends.py", "pipeline.py", "model_parts.py", "lora.py")]) == 5
-    other = [(module, name) for module, name, options in found if options.get("use_safetensors") != "True" and module != "tiny_training.py"]
-    assert other == [("cli.py", "kind.from_pretrained"), ("model_parts.py", "kind.from_single_file")], "one leads to our own doors, the other reads GGUF files alone"
+    found = [
+        (source.name, name, options)
+        for source in SOURCES
+        for name, options, _ in calls(source)
+        if name not in DELEGATES
+        and name.split(".")[-1] in ("from_pretrained", "lora_state_dict", "load_lora_weights", "from_single_file")
+    ]
+    assert (
+        len(
+            [
+                name
+                for module, name, _ in found
+                if module in ("backends.py", "pipeline.py", "model_parts.py", "lora.py")
+            ]
+        )
+        == 5
+    )
+    other = [
+        (module, name)
+        for module, name, options in found
+        if options.get("use_safetensors") != "True" and module != "tiny_training.py"
+    ]
+    assert other == [("cli.py", "kind.from_pretrained"), ("model_parts.py", "kind.from_single_file")], (
+        "one leads to our own doors, the other reads GGUF files alone"
+    )
 
 
 class Payload:
     """What runs when a file is unpickled by a careless program."""
 
-    def __init__(self, mark): self.mark = mark
-    def __reduce__(self): return Path.touch, (self.mark,)
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
 
 
-def write_pickle(path, mark): path.write_bytes(pickle.dumps({"weight": Payload(mark)}))
-def write_torch(path, mark): torch.save({"weight": Payload(mark)}, path)
-def write_tensors(path, mark): torch.save({"weight": torch.zeros(1)}, path)  # harmless, and still no safetensors file
+def write_pickle(path, mark):
+    path.write_bytes(pickle.dumps({"weight": Payload(mark)}))
+
+
+def write_torch(path, mark):
+    torch.save({"weight": Payload(mark)}, path)
+
+
+def write_tensors(path, mark):
+    torch.save({"weight": torch.zeros(1)}, path)  # harmless, and still no safetensors file
 
 
 WRITERS = [write_pickle, write_torch, write_tensors]
-PARTS = dict(text_encoder=("model.safetensors", "pytorch_model.bin"), transformer=("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"), vae=("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"))
+PARTS = dict(
+    text_encoder=("model.safetensors", "pytorch_model.bin"),
+    transformer=("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
+    vae=("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
+)
 
 
 @pytest.fixture()
@@ -103,17 +195,21 @@ def test_the_payload_would_run(tmp_path):
 def test_pickled_weights_are_refused(model, tmp_path, part, write):
     safe, pickled = PARTS[part]
     (model / part / safe).unlink()
-    for name in (pickled, "model.pt", "weights.ckpt"): write(model / part / name, tmp_path / "ran")
-    with pytest.raises(OSError, match="no file named|safetensors"): ZImagePipeline.from_pretrained(model, device="cpu")
+    for name in (pickled, "model.pt", "weights.ckpt"):
+        write(model / part / name, tmp_path / "ran")
+    with pytest.raises(OSError, match=r"no file named|safetensors"):
+        ZImagePipeline.from_pretrained(model, device="cpu")
     if part == "text_encoder":
-        with pytest.raises(OSError, match="no file named|safetensors"): TransformersBackend.from_pretrained(model, device="cpu")
+        with pytest.raises(OSError, match=r"no file named|safetensors"):
+            TransformersBackend.from_pretrained(model, device="cpu")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_pickle_called_safetensors_is_refused(model, tmp_path, part):
     write_torch(model / part / PARTS[part][0], tmp_path / "ran")
-    with pytest.raises(OSError, match="no readable header"): ZImagePipeline.from_pretrained(model, device="cpu")
+    with pytest.raises(OSError, match="no readable header"):
+        ZImagePipeline.from_pretrained(model, device="cpu")
     assert not (tmp_path / "ran").exists()
 
 
@@ -121,8 +217,11 @@ def test_a_pickle_called_safetensors_is_refused(model, tmp_path, part):
 def test_an_index_cannot_name_a_pickle(model, tmp_path, kind):
     (model / "text_encoder/model.safetensors").unlink()
     write_torch(model / "text_encoder/shard.bin", tmp_path / "ran")
-    (model / "text_encoder" / kind).write_text(json.dumps(dict(metadata={}, weight_map={"embed_tokens.weight": "shard.bin"})))
-    with pytest.raises(OSError): TransformersBackend.from_pretrained(model, device="cpu")
+    (model / "text_encoder" / kind).write_text(
+        json.dumps(dict(metadata={}, weight_map={"embed_tokens.weight": "shard.bin"}))
+    )
+    with pytest.raises(OSError):
+        TransformersBackend.from_pretrained(model, device="cpu")
     assert not (tmp_path / "ran").exists()
 
 
@@ -130,15 +229,25 @@ def test_an_index_cannot_name_a_pickle(model, tmp_path, kind):
 @pytest.mark.parametrize("place", [".", "text_encoder"])
 def test_a_pickled_adapter_beside_a_text_encoder_is_not_read(model, tmp_path, place, write):
     """transformers loads an adapter (peft) that lies in a model's folder of its own accord."""
-    change(model / place / "adapter_config.json", peft_type="LORA", r=1, target_modules=["q_proj"], base_model_name_or_path=str(model), task_type=None)
+    change(
+        model / place / "adapter_config.json",
+        peft_type="LORA",
+        r=1,
+        target_modules=["q_proj"],
+        base_model_name_or_path=str(model),
+        task_type=None,
+    )
     write(model / place / "adapter_model.bin", tmp_path / "ran")
-    try: TransformersBackend.from_pretrained(model, device="cpu")
-    except (OSError, ValueError): pass
+    try:
+        TransformersBackend.from_pretrained(model, device="cpu")
+    except (OSError, ValueError):
+        pass
     assert not (tmp_path / "ran").exists()
 
 
 def test_pickles_beside_safetensors_are_not_looked_at(model, tmp_path):
-    for part, (_, pickled) in PARTS.items(): write_torch(model / part / pickled, tmp_path / "ran")
+    for part, (_, pickled) in PARTS.items():
+        write_torch(model / part / pickled, tmp_path / "ran")
     assert ZImagePipeline.from_pretrained(model, device="cpu") and not (tmp_path / "ran").exists()
 
 
@@ -148,25 +257,37 @@ def test_a_pickled_lora_is_refused(pipe, tmp_path, write):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
         write(file, tmp_path / "ran")
-        with pytest.raises(ValueError, match="cannot be read as a LoRA"): pipe.load_lora(file.parent if "/" in name else file)
+        with pytest.raises(ValueError, match="cannot be read as a LoRA"):
+            pipe.load_lora(file.parent if "/" in name else file)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_pickled_embedding_is_refused(tmp_path, write):
     write(tmp_path / "e.safetensors", tmp_path / "ran")
-    with pytest.raises(Exception, match="header"): EncodingOutput.load(tmp_path / "e.safetensors")
+    with pytest.raises(Exception, match="header"):
+        EncodingOutput.load(tmp_path / "e.safetensors")
     assert not (tmp_path / "ran").exists()
 
 
 # ---- no code that comes with a model
 
+
 def test_remote_code_is_off_where_nobody_asks_for_it():
     """The words stand in one module, and there the default is False and what the caller says is passed on."""
-    found = {(source.name, options["trust_remote_code"]) for source in SOURCES for _, options, _ in calls(source) if "trust_remote_code" in options}
+    found = {
+        (source.name, options["trust_remote_code"])
+        for source in SOURCES
+        for _, options, _ in calls(source)
+        if "trust_remote_code" in options
+    }
     assert not found, "it comes from the caller's BackendConfig alone"
-    assert [source.name for source in SOURCES if "trust_remote_code" in source.read_text()] == ["_modidx.py", "backends.py"] or [source.name for source in SOURCES if "trust_remote_code" in source.read_text()] == ["backends.py"]
+    assert [source.name for source in SOURCES if "trust_remote_code" in source.read_text()] == [
+        "_modidx.py",
+        "backends.py",
+    ] or [source.name for source in SOURCES if "trust_remote_code" in source.read_text()] == ["backends.py"]
     from llm_dit import BackendConfig
+
     assert BackendConfig().trust_remote_code is False
 
 
@@ -175,38 +296,62 @@ def plain(model, tmp_path):
     """Text encoder and tokenizer in one folder, as a plain transformers model, with a module of code in it."""
     folder = Path(shutil.copytree(model / "text_encoder", tmp_path / "plain"))
     shutil.copytree(model / "tokenizer", folder, dirs_exist_ok=True)
-    (folder / "own.py").write_text(f"from pathlib import Path\nfrom transformers import Qwen3Config, Qwen3Model, PreTrainedTokenizerFast\nPath({str(tmp_path / 'ran')!r}).touch()\n"
-                                   "class Config(Qwen3Config): pass\nclass Model(Qwen3Model): pass\nclass Tokenizer(PreTrainedTokenizerFast): pass\n")
+    (folder / "own.py").write_text(
+        "from pathlib import Path\nfrom transformers import Qwen3Config, Qwen3Model, "
+        f"PreTrainedTokenizerFast\nPath({str(tmp_path / 'ran')!r}).touch()\n"
+        "class Config(Qwen3Config): pass\nclass Model(Qwen3Model): pass\nclass Tokenizer(PreTrainedTokenizerFast): "
+        "pass\n"
+    )
     return folder
 
 
-def change(file, **fields): file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | fields))
+def change(file, **fields):
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | fields))
 
 
 @pytest.mark.parametrize("kind", ["config", "model", "tokenizer"])
 def test_code_of_a_model_runs_only_where_the_caller_says_so(plain, tmp_path, kind):
-    if kind == "tokenizer": change(plain / "tokenizer_config.json", tokenizer_class="Tokenizer", auto_map=dict(AutoTokenizer=["own.Tokenizer", "own.Tokenizer"]))
-    else: change(plain / "config.json", auto_map=dict(config=dict(AutoConfig="own.Config"), model=dict(AutoModel="own.Model"))[kind], **(dict(model_type="own") if kind == "config" else {}))
-    try: TransformersBackend.from_pretrained(plain, device="cpu")
-    except ValueError as e: assert re.fullmatch(r".* comes with code of its own, .* trust_remote_code=True\.", str(e)), e  # or the model's known class is taken
+    if kind == "tokenizer":
+        change(
+            plain / "tokenizer_config.json",
+            tokenizer_class="Tokenizer",
+            auto_map=dict(AutoTokenizer=["own.Tokenizer", "own.Tokenizer"]),
+        )
+    else:
+        change(
+            plain / "config.json",
+            auto_map=dict(config=dict(AutoConfig="own.Config"), model=dict(AutoModel="own.Model"))[kind],
+            **(dict(model_type="own") if kind == "config" else {}),
+        )
+    try:
+        TransformersBackend.from_pretrained(plain, device="cpu")
+    except ValueError as e:
+        assert re.fullmatch(r".* comes with code of its own, .* trust_remote_code=True\.", str(e)), (
+            e
+        )  # or the model's known class is taken
     assert not (tmp_path / "ran").exists()
-    try: TransformersBackend.from_pretrained(plain, device="cpu", trust_remote_code=True)
-    except (ValueError, OSError, AttributeError): pass  # whether it works is not the question
+    try:
+        TransformersBackend.from_pretrained(plain, device="cpu", trust_remote_code=True)
+    except (ValueError, OSError, AttributeError):
+        pass  # whether it works is not the question
     assert (tmp_path / "ran").exists(), "the code was there to be run"
 
 
 @pytest.mark.parametrize("part", ["scheduler", "vae", "transformer"])
 def test_code_named_by_a_pipeline_is_refused(model, tmp_path, part):
-    for folder in (model, model / part): (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
+    for folder in (model, model / part):
+        (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
     change(model / "model_index.json", **{part: ["own", "Own"]})
-    with pytest.raises(ValueError): ZImagePipeline.from_pretrained(model, device="cpu")
+    with pytest.raises(ValueError):
+        ZImagePipeline.from_pretrained(model, device="cpu")
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_chat_template_is_in_a_sandbox(model):
     (model / "tokenizer/chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
     encoder = ZImageTextEncoder.from_pretrained(model, device="cpu", formatter="tokenizer")
-    with pytest.raises(Exception, match="unsafe"): encoder.format("a cat")
+    with pytest.raises(Exception, match="unsafe"):
+        encoder.format("a cat")
 
 
 # ---- folders
@@ -218,76 +363,115 @@ SECRET = "---\nname: secret\n---\nA secret look.\n"
 def folders(tmp_path):
     """A folder with a template, and a secret one outside."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"
-    for folder in (inside, outside): folder.mkdir()
+    for folder in (inside, outside):
+        folder.mkdir()
     (inside / "fine.md").write_text("---\nname: fine\n---\nA fine look.\n")
     (outside / "secret.md").write_text(SECRET)
     return inside, outside
 
 
-@pytest.mark.parametrize("make", [
-    lambda inside, outside: (inside / "link.md").symlink_to(outside / "secret.md"),
-    lambda inside, outside: (inside / "link.md").symlink_to("../outside/secret.md"),
-    lambda inside, outside: (inside / "link").symlink_to(outside),
-    lambda inside, outside: (inside / "link").symlink_to(inside.parent),
-    lambda inside, outside: (inside / "link").symlink_to("/"),
-    lambda inside, outside: ((inside / "b").symlink_to(outside), (inside / "link").symlink_to(inside / "b")),
-], ids=["file", "relative", "folder", "parent", "root", "two links"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda inside, outside: (inside / "link.md").symlink_to(outside / "secret.md"),
+        lambda inside, outside: (inside / "link.md").symlink_to("../outside/secret.md"),
+        lambda inside, outside: (inside / "link").symlink_to(outside),
+        lambda inside, outside: (inside / "link").symlink_to(inside.parent),
+        lambda inside, outside: (inside / "link").symlink_to("/"),
+        lambda inside, outside: ((inside / "b").symlink_to(outside), (inside / "link").symlink_to(inside / "b")),
+    ],
+    ids=["file", "relative", "folder", "parent", "root", "two links"],
+)
 def test_a_link_does_not_lead_out_of_a_template_folder(folders, make):
     make(*folders)
     registry = TemplateRegistry(folders[0])
-    assert [*registry] == ["fine"] and "link" in registry.errors and "leaves the template folder" in str(registry.errors["link"])
+    assert (
+        [*registry] == ["fine"]
+        and "link" in registry.errors
+        and "leaves the template folder" in str(registry.errors["link"])
+    )
     assert "secret look" not in registry._repr_html_()
 
 
-@pytest.mark.parametrize("name", ["../outside/secret", "..", "../outside/secret.md\0", "/etc/passwd", "fine/../../outside/secret", "~", "fine\0", "", "C:\\secret", "\\\\host\\secret"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside/secret",
+        "..",
+        "../outside/secret.md\0",
+        "/etc/passwd",
+        "fine/../../outside/secret",
+        "~",
+        "fine\0",
+        "",
+        "C:\\secret",
+        "\\\\host\\secret",
+    ],
+)
 def test_a_name_does_not_lead_out_of_a_template_folder(folders, name):
     registry = TemplateRegistry(folders[0])
-    with pytest.raises(TemplateError): registry[name]
-    with pytest.raises(TemplateError): Template(name="x").replace(name=name)
+    with pytest.raises(TemplateError):
+        registry[name]
+    with pytest.raises(TemplateError):
+        Template(name="x").replace(name=name)
 
 
 def test_saving_does_not_follow_links(folders, monkeypatch):
-    """A link in the way is replaced, and what it leads to stays as it is; so does the file that an unfinished one might have been, if its name could be guessed."""
+    """A link in the way is replaced, and what it leads to stays as it is.
+
+    So does the file that an unfinished one might have been, if its name could be guessed.
+    """
     inside, outside = folders
     (inside / "look.md").symlink_to(outside / "secret.md")
     with monkeypatch.context() as guessed:
         guessed.setattr("secrets.token_hex", lambda n: "0" * 2 * n)
         (inside / f"look.md.{os.getpid()}.{'0' * 16}.partial").symlink_to(outside / "secret.md")
-        with pytest.raises(FileExistsError): Template(name="look", system_prompt="A look.").save(inside / "look.md")
+        with pytest.raises(FileExistsError):
+            Template(name="look", system_prompt="A look.").save(inside / "look.md")
     assert (outside / "secret.md").read_text() == SECRET
     Template(name="look", system_prompt="A look.").save(inside / "look.md")
-    assert (outside / "secret.md").read_text() == SECRET and not (inside / "look.md").is_symlink() and load_template(inside / "look.md").name == "look"
+    assert (
+        (outside / "secret.md").read_text() == SECRET
+        and not (inside / "look.md").is_symlink()
+        and load_template(inside / "look.md").name == "look"
+    )
 
 
 def test_devices_and_pipes_are_no_templates(tmp_path):
     """Read as files, they would never end."""
     os.mkfifo(tmp_path / "pipe.md")
     for path in (tmp_path / "pipe.md", "/dev/zero", tmp_path):
-        with pytest.raises(TemplateError, match="is no file"): load_template(path)
+        with pytest.raises(TemplateError, match="is no file"):
+            load_template(path)
     assert len(TemplateRegistry(tmp_path)) == 0
 
 
 @pytest.mark.parametrize("name", ["../look", "/look", "a/b", "..", "\0", "x" * 300])
 def test_the_playground_saves_only_into_its_folder(pipe, folders, name):
-    inside, outside = folders
+    inside, _outside = folders
     playground = Playground(pipe.encoder, registry=TemplateRegistry(inside), save_folder=inside)
     before = {*inside.parent.rglob("*")}
     playground.editor.save_name.value = name
-    with pytest.raises((ValueError, OSError)): playground.save()
+    with pytest.raises((ValueError, OSError)):
+        playground.save()
     playground.close()
     assert {*inside.parent.rglob("*")} == before
 
 
-@pytest.mark.parametrize("key", ["../../etc/passwd", "..", "", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n", "/" * 64, None, b"0" * 64])
+@pytest.mark.parametrize(
+    "key", ["../../etc/passwd", "..", "", "A" * 64, "0" * 63, "0" * 65, "0" * 64 + "\n", "/" * 64, None, b"0" * 64]
+)
 def test_a_key_does_not_lead_out_of_a_store(tmp_path, key):
     store = Store(tmp_path / "store")
     for method in (store.get, store.path, store.__contains__):
-        with pytest.raises(ValueError, match="expected 64"): method(key)
+        with pytest.raises(ValueError, match="expected 64"):
+            method(key)
 
 
 @pytest.mark.parametrize("kind", ["/../../../secret.md", "../x", "exe", ""])
 def test_a_kind_does_not_lead_out_of_a_store(tmp_path, kind):
-    with pytest.raises(ValueError, match="expected 'json'"): Store(tmp_path / "store").path("0" * 64, kind)
+    with pytest.raises(ValueError, match="expected 'json'"):
+        Store(tmp_path / "store").path("0" * 64, kind)
 
 
 def test_a_store_deletes_nothing_behind_a_link(tmp_path):
@@ -302,24 +486,33 @@ def test_a_store_deletes_nothing_behind_a_link(tmp_path):
     (tmp_path / "store/working").symlink_to(outside)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Store(store.folder).working(): pass
+        with Store(store.folder).working():
+            pass
     assert all(file.exists() for file in theirs)
 
 
 def test_a_store_clears_away_only_signs(tmp_path):
     store = Store(tmp_path)
-    with store.working(): pass
+    with store.working():
+        pass
     for name in ("notes.txt", "1.aabbccdd"):
         (tmp_path / "working" / name).touch()
         os.utime(tmp_path / "working" / name, (0, 0))
-    with store.working(): pass
+    with store.working():
+        pass
     assert [file.name for file in (tmp_path / "working").iterdir()] == ["notes.txt"]
 
 
 # ---- markup
 
-HOSTILE = """<script>window.hacked = 1</script>"><img src=x onerror="window.hacked = 1">'><svg onload='window.hacked = 1'></textarea></pre><q class=x>&lt;i&gt;"""
-TAGS = set("b br button code del details div em figcaption figure hr i img input ins li ol p pre small span style summary table tbody td th thead tr u ul".split())
+HOSTILE = (
+    """<script>window.hacked = 1</script>"><img src=x onerror="window.hacked = 1">'>"""
+    """<svg onload='window.hacked = 1'></textarea></pre><q class=x>&lt;i&gt;"""
+)
+TAGS = set(
+    "b br button code del details div em figcaption figure hr i img input ins li ol p pre small span style "
+    "summary table tbody td th thead tr u ul".split()
+)
 
 
 class Found(HTMLParser):
@@ -335,7 +528,8 @@ class Found(HTMLParser):
         self.tags.append(tag)
         self.attributes += attributes
 
-    def handle_data(self, data): self.text += data
+    def handle_data(self, data):
+        self.text += data
 
 
 def check_html(html, shown=True):
@@ -343,7 +537,7 @@ def check_html(html, shown=True):
     found = Found(html)
     assert set(found.tags) <= TAGS, set(found.tags) - TAGS
     for name, value in found.attributes:
-        assert not name.startswith("on") or name == "oninput" and "hacked" not in value, f"{name}={value}"
+        assert not name.startswith("on") or (name == "oninput" and "hacked" not in value), f"{name}={value}"
         assert name != "src" or value.startswith("data:image/"), value
         assert name not in ("srcdoc", "href", "action", "formaction") and (name, value) != ("class", "x")
     assert not shown or "hacked" in found.text
@@ -356,14 +550,33 @@ def hostile(pipe):
         warnings.simplefilter("ignore")
         encoding = pipe.encoder.encode(HOSTILE, system=HOSTILE, thinking=HOSTILE, assistant=HOSTILE)
     n = len(encoding.embedding)
-    return EncodingOutput(encoding.embeddings, encoding.input_ids, [[HOSTILE] * n], [HOSTILE], [(TokenSpan(HOSTILE, 0, n),)], -2, [False], model_id=HOSTILE, history=(HOSTILE,))
+    return EncodingOutput(
+        encoding.embeddings,
+        encoding.input_ids,
+        [[HOSTILE] * n],
+        [HOSTILE],
+        [(TokenSpan(HOSTILE, 0, n),)],
+        -2,
+        [False],
+        model_id=HOSTILE,
+        history=(HOSTILE,),
+    )
 
 
 @pytest.fixture(scope="module")
 def looks(tmp_path_factory):
     """A folder of templates with hostile texts and file names, one of them broken."""
     folder = tmp_path_factory.mktemp("looks")
-    Template(name="hostile", description=HOSTILE, category=HOSTILE, tags=(HOSTILE,), examples=(HOSTILE,), system_prompt=HOSTILE, thinking_content=HOSTILE, assistant_content=HOSTILE).save(folder / "hostile.md")
+    Template(
+        name="hostile",
+        description=HOSTILE,
+        category=HOSTILE,
+        tags=(HOSTILE,),
+        examples=(HOSTILE,),
+        system_prompt=HOSTILE,
+        thinking_content=HOSTILE,
+        assistant_content=HOSTILE,
+    ).save(folder / "hostile.md")
     name = HOSTILE.replace("/", "").replace("hacked", "named")[:120]
     (folder / f"{name}.md").write_text("---\nname: named\n---\nA look.\n")
     (folder / f"{name}2.md").write_text(f"---\nname: broken\nadd_think_block: {json.dumps(HOSTILE)}\n---\n")
@@ -373,23 +586,42 @@ def looks(tmp_path_factory):
 def failed_sweep(tmp_path):
     """Results of a sweep whose arguments, and the error of one cell, hold hostile text."""
     from llm_dit import Sweep
-    return Sweep(prompt=[HOSTILE], template=[None, HOSTILE]).run(ZImageTextEncoder.from_pretrained("tiny", device="cpu"), tmp_path / "store", progress=False)
+
+    return Sweep(prompt=[HOSTILE], template=[None, HOSTILE]).run(
+        ZImageTextEncoder.from_pretrained("tiny", device="cpu"), tmp_path / "store", progress=False
+    )
 
 
 def shown_by(name, hostile, looks, tmp_path):
     """HTML of an object of a class, with hostile text wherever it can hold text."""
-    if name == "Conversation": return Conversation.from_prompt(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
-    if name == "FormattedPrompt": return FormattedPrompt(HOSTILE, (Span(HOSTILE, 0, len(HOSTILE)),), (HOSTILE,))
-    if name == "EncodingOutput": return hostile
-    if name == "TemplateRegistry": return TemplateRegistry(looks)
-    if name == "LintReport": return lint(looks)
-    if name == "MemoryPlan": return MemoryPlan("fast", HOSTILE, dict(text_encoder=1, transformer=1, vae=1), dict(encode=1, denoise=1, decode=1), 1, None)
-    if name == "Results": return failed_sweep(tmp_path)
+    if name == "Conversation":
+        return Conversation.from_prompt(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    if name == "FormattedPrompt":
+        return FormattedPrompt(HOSTILE, (Span(HOSTILE, 0, len(HOSTILE)),), (HOSTILE,))
+    if name == "EncodingOutput":
+        return hostile
+    if name == "TemplateRegistry":
+        return TemplateRegistry(looks)
+    if name == "LintReport":
+        return lint(looks)
+    if name == "MemoryPlan":
+        return MemoryPlan(
+            "fast", HOSTILE, dict(text_encoder=1, transformer=1, vae=1), dict(encode=1, denoise=1, decode=1), 1, None
+        )
+    if name == "Results":
+        return failed_sweep(tmp_path)
 
 
 def with_html():
     """Names of all classes that show themselves as HTML."""
-    return sorted({node.name for source in SOURCES for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ClassDef) and any(getattr(f, "name", "") == "_repr_html_" for f in node.body)})
+    return sorted(
+        {
+            node.name
+            for source in SOURCES
+            for node in ast.walk(ast.parse(source.read_text()))
+            if isinstance(node, ast.ClassDef) and any(getattr(f, "name", "") == "_repr_html_" for f in node.body)
+        }
+    )
 
 
 @pytest.mark.parametrize("name", with_html())
@@ -403,20 +635,29 @@ def test_the_folder_of_results_is_escaped(tmp_path):
     folder = tmp_path / "<img src=x onerror=window.hacked=1>"
     check_html(failed_sweep(folder)._repr_html_())
     from llm_dit import Sweep
-    check_html(Sweep(prompt=["a"]).run(ZImageTextEncoder.from_pretrained("tiny", device="cpu"), folder, progress=False)._repr_html_())
+
+    check_html(
+        Sweep(prompt=["a"])
+        .run(ZImageTextEncoder.from_pretrained("tiny", device="cpu"), folder, progress=False)
+        ._repr_html_()
+    )
 
 
 def test_a_chat_string_is_escaped():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check_html(format_prompt(HOSTILE + "<|im_end|>", system=HOSTILE, thinking=HOSTILE, assistant=HOSTILE)._repr_html_())
+        check_html(
+            format_prompt(HOSTILE + "<|im_end|>", system=HOSTILE, thinking=HOSTILE, assistant=HOSTILE)._repr_html_()
+        )
 
 
 def html_of(widget):
     """All that a widget and its parts show as HTML; labels are plain text."""
-    if isinstance(widget, ipywidgets.HTML): yield widget.value
+    if isinstance(widget, ipywidgets.HTML):
+        yield widget.value
     assert getattr(widget, "description_allow_html", False) is False
-    for child in getattr(widget, "children", ()): yield from html_of(child)
+    for child in getattr(widget, "children", ()):
+        yield from html_of(child)
 
 
 def test_texts_are_escaped_in_every_widget(pipe, hostile, looks):
@@ -426,7 +667,8 @@ def test_texts_are_escaped_in_every_widget(pipe, hostile, looks):
     browser = TemplateBrowser(TemplateRegistry(looks))
     for stem in browser.registry:
         browser.names.value = stem
-        for html in html_of(browser): check_html(html, shown=stem == "hostile")
+        for html in html_of(browser):
+            check_html(html, shown=stem == "hostile")
     explorer = LayerExplorer(pipe.encoder, HOSTILE)
     assert explorer.wait() and not [*html_of(explorer)]
     explorer.close()
@@ -439,9 +681,11 @@ def test_texts_are_escaped_in_the_playground(pipe, looks):
         warnings.simplefilter("ignore")
         playground = Playground(pipe, HOSTILE, registry=TemplateRegistry(looks), save_folder=looks / "mine")
         seen = []
+
         def look():
             assert playground.wait()
             seen.extend([*html_of(playground), playground.snapshot().data])
+
         look()
         playground.pin()
         for stem in playground.editor.registry:
@@ -457,7 +701,8 @@ def test_texts_are_escaped_in_the_playground(pipe, looks):
         look()
         assert playground.painter.history.children and "hacked" in Found(playground.snapshot().data).text
         playground.close()
-    for html in seen: check_html(html, shown=False)
+    for html in seen:
+        check_html(html, shown=False)
 
 
 # ---- the network
@@ -466,7 +711,8 @@ OFFLINE = """
 import sys
 asked = []
 def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto") and not (event == "socket.connect" and isinstance(arguments[1], str)):
+    network = event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
+    if network and not (event == "socket.connect" and isinstance(arguments[1], str)):
         asked.append((event, arguments))
         raise OSError(f"the network was asked: {event} {arguments}")
 sys.addaudithook(watch)
@@ -476,12 +722,21 @@ sys.addaudithook(watch)
 def offline(program, **environment):
     """Run a program in which every question to the network is an error, and counted."""
     kept = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "IN_TEST")}
-    done = subprocess.run([sys.executable, "-c", OFFLINE + program + "\nassert not asked, asked\nprint('done')"], capture_output=True, text=True, env={**kept, **environment}, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE + program + "\nassert not asked, asked\nprint('done')"],
+        capture_output=True,
+        text=True,
+        env={**kept, **environment},
+        cwd=ROOT,
+    )
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stdout + done.stderr
 
 
 def test_the_watch_sees_a_question(tmp_path):
-    offline("import urllib.request\ntry: urllib.request.urlopen('http://192.0.2.1/', timeout=1)\nexcept OSError: pass\nassert len(asked) == 1\nasked.clear()")
+    offline(
+        "import urllib.request\ntry: urllib.request.urlopen('http://192.0.2.1/', timeout=1)\nexcept OSError: "
+        "pass\nassert len(asked) == 1\nasked.clear()"
+    )
 
 
 def test_import_and_the_embedded_checkpoint_ask_no_network():
@@ -500,25 +755,41 @@ llm_dit.memory_plans("z-image-turbo")
 
 
 def test_a_model_in_the_cache_asks_no_network(tmp_path):
-    """The embedded checkpoint as if it had been downloaded: with local_files_only, nobody asks whether there is a newer one."""
+    """The embedded checkpoint as if it had been downloaded: with local_files_only, nobody asks whether there is a
+    newer one.
+    """
     cached = tmp_path / "hub/models--nobody--tiny"
-    shutil.copytree(resolve_model("tiny"), cached / "snapshots" / ("a" * 40), ignore=shutil.ignore_patterns("training"))
+    shutil.copytree(
+        resolve_model("tiny"), cached / "snapshots" / ("a" * 40), ignore=shutil.ignore_patterns("training")
+    )
     (cached / "refs").mkdir()
     (cached / "refs/main").write_text("a" * 40)
-    offline("""
+    offline(
+        """
 from llm_dit import ZImagePipeline
 pipe = ZImagePipeline.from_pretrained("nobody/tiny", local_files_only=True, device="cpu")
 pipe("a red circle", num_inference_steps=1, height=64, width=64, progress=False)
-""", HF_HOME=str(tmp_path))
+""",
+        HF_HOME=str(tmp_path),
+    )
 
 
-@pytest.mark.parametrize("environment, options", [({}, "local_files_only=True"), (dict(HF_HUB_OFFLINE="1"), "")], ids=["local_files_only", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize(
+    "environment, options",
+    [({}, "local_files_only=True"), (dict(HF_HUB_OFFLINE="1"), "")],
+    ids=["local_files_only", "HF_HUB_OFFLINE"],
+)
 def test_offline_means_offline(tmp_path, environment, options):
     """A model that is not in the cache is refused in one sentence, and nobody asks for it."""
-    offline(f"""
+    offline(
+        f"""
 from llm_dit import TransformersBackend, ZImagePipeline, ZImageTextEncoder, memory_plans
-for call in (TransformersBackend.from_pretrained, ZImageTextEncoder.from_pretrained, ZImagePipeline.from_pretrained, memory_plans):
+loaders = TransformersBackend, ZImageTextEncoder, ZImagePipeline
+for call in (*(loader.from_pretrained for loader in loaders), memory_plans):
     try: call("nobody/nothing", {options})
     except FileNotFoundError as e: assert len(str(e).splitlines()) == 1, e
     else: raise AssertionError(call)
-""", HF_HOME=str(tmp_path), **environment)
+""",
+        HF_HOME=str(tmp_path),
+        **environment,
+    )

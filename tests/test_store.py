@@ -1,4 +1,5 @@
 """A store's small promises, one by one; `tools/mutation.py` says which of them the notebook leaves open."""
+
 import errno
 import json
 import os
@@ -6,6 +7,7 @@ import shutil
 import stat
 import time
 import warnings
+from datetime import UTC
 from unittest.mock import Mock
 
 import pytest
@@ -260,6 +262,7 @@ def test_a_warning_names_the_line_that_asked(tmp_path):
 
 def test_an_error_that_has_no_reason_in_the_disk(tmp_path):
     """A function that fails says so itself, and nothing is stored."""
+
     def broken(path):
         raise ValueError("No numbers")
 
@@ -380,11 +383,11 @@ def test_a_home_folder(monkeypatch, tmp_path):
 
 
 def test_times_are_in_utc_to_the_millisecond(tmp_path):
-    from datetime import datetime, timedelta, timezone
+    from datetime import datetime, timedelta
 
     said = Store(tmp_path).put(A)["time"]
     assert len(said) == len("2026-01-01T00:00:00.000+00:00")
-    assert abs(datetime.fromisoformat(said) - datetime.now(timezone.utc)) < timedelta(minutes=1)
+    assert abs(datetime.fromisoformat(said) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
 def test_an_error_is_given_by_name(tmp_path):

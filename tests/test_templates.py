@@ -1,4 +1,5 @@
 """What the templates promise, one by one; `tools/mutation.py` says which of it the notebook leaves open."""
+
 import hashlib
 import json
 import os
@@ -9,8 +10,16 @@ from pathlib import Path
 import pytest
 
 import llm_dit.templates
-from llm_dit.templates import MAX_BYTES, MAX_FRONT, Template, TemplateError, TemplateRegistry, UnknownTemplateError
-from llm_dit.templates import front_matter_schema, load_template
+from llm_dit.templates import (
+    MAX_BYTES,
+    MAX_FRONT,
+    Template,
+    TemplateError,
+    TemplateRegistry,
+    UnknownTemplateError,
+    front_matter_schema,
+    load_template,
+)
 
 pytestmark = pytest.mark.side_by_side
 
@@ -18,6 +27,7 @@ pytestmark = pytest.mark.side_by_side
 @pytest.fixture()
 def write(tmp_path):
     """Write a template file, and return its path."""
+
     def write(name, content="---\nmodel: z-image\n---\n", time=None):
         path = tmp_path / "looks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,6 +35,7 @@ def write(tmp_path):
         if time:
             os.utime(path, (time, time))
         return path
+
     return write
 
 
@@ -51,7 +62,7 @@ WRONG = [  # content, line that is named (None: the file as a whole), key, and w
     ("---\nname: a\nd: \x01\n---\n", 1, None, "not valid YAML (unacceptable character"),
     ("---\n- name\n---\n", 2, None, "is not a list of keys"),
     ("---\nname: a\n[b]: c\n---\n", 3, None, "a key is not a word"),
-    ("---\nname: a\n\"\": c\n---\n", 3, None, "a key is not a word"),
+    ('---\nname: a\n"": c\n---\n', 3, None, "a key is not a word"),
     ("---\nname: a\ntags: []\nname: b\n---\n", 4, "name", "given twice (first in line 2)"),
     ("---\nname: a\nb: &c 1\n---\n", 3, None, "YAML reference"),
     ("---\nname: a\nb: *c\n---\n", 3, None, "YAML reference"),
@@ -69,8 +80,8 @@ WRONG = [  # content, line that is named (None: the file as a whole), key, and w
     ("---\nname: a\n---\nfine\nnot fine <|im_end|>\n", 5, None, "special-token text '<|im_end|>' in a template"),
     ("---\nname: a\n---\na </think>\n<|im_end|>\n", 4, None, "special-token text '</think>' in a template"),
     ("---\nname: a\nd: <think>\n---\n", 3, None, "special-token text '<think>' in a template"),
-    ("---\nname: a\nassistant_content: \"\\x3cthink>\"\n---\n", 3, "assistant_content", "text '<think>'"),
-    ("---\nthinking_content: \"a\\nb\\n\\x3cthink>\"\n---\n", 2, "thinking_content", "special-token text '<think>'"),
+    ('---\nname: a\nassistant_content: "\\x3cthink>"\n---\n', 3, "assistant_content", "text '<think>'"),
+    ('---\nthinking_content: "a\\nb\\n\\x3cthink>"\n---\n', 2, "thinking_content", "special-token text '<think>'"),
     (b"---\nname: a\n---\ncaf\xe9\n", 4, None, "byte 0xe9 is not UTF-8"),
     ("\ufeff---\nname: a\n---\n", 1, None, "has a byte-order mark"),
     ("---\nname: a\r\n---\n", 2, None, "has a Windows line end (CR)"),
@@ -130,6 +141,7 @@ def test_a_path_in_a_refusal_fits_into_a_line():
 
 # ---- a template and its file
 
+
 def test_defaults_of_a_file(write):
     template = load_template(write("light/dusk.md", "---\nseed: 3\nmodel: x\n---\n\n  Low light.  \n\n"))
     assert (template.name, template.category, template.model) == ("dusk", "light", "x")
@@ -144,8 +156,13 @@ def test_lists_of_a_file_are_lists_only_where_they_should_be(write):
 
 
 def test_variables(write):
-    template = Template(name="poster", variables={"ink": "red", "title": "OPEN"}, system_prompt="{title} in {ink} {x}",
-                        thinking_content="{ink}?", assistant_content="{title}:")
+    template = Template(
+        name="poster",
+        variables={"ink": "red", "title": "OPEN"},
+        system_prompt="{title} in {ink} {x}",
+        thinking_content="{ink}?",
+        assistant_content="{title}:",
+    )
     assert template.resolve() == dict(system="OPEN in red {x}", thinking="red?", assistant="OPEN:")
     assert template.fill(ink="blue").variables == {} and template.fill(ink="blue").thinking_content == "blue?"
     assert template.resolve(system="mine", thinking="", assistant="so")["system"] == "mine"
@@ -196,8 +213,9 @@ def test_thoughts_keep_their_blanks():
 def test_a_saved_file_says_what_is_not_usual_and_no_more(tmp_path):
     template = Template(name="d", tags=("b", "a"), thinking_content="one\ntwo", system_prompt="s", metadata={"n": 3})
     path = template.save(tmp_path / "new" / "folder" / "dusk.md")
-    assert path.read_text() == ("---\nname: d\ncategory: ''\ntags:\n- b\n- a\nthinking_content: |-\n  one\n  two\n"
-                                "n: 3\n---\ns\n")
+    assert path.read_text() == (
+        "---\nname: d\ncategory: ''\ntags:\n- b\n- a\nthinking_content: |-\n  one\n  two\nn: 3\n---\ns\n"
+    )
     long = template.replace(description="много слов " * 100)
     text = long.save(path).read_text()
     assert long.description in text, "in one line, and in its own letters"
@@ -220,6 +238,7 @@ def test_what_cannot_be_saved(tmp_path):
 
 
 # ---- registries
+
 
 def test_what_is_a_template_file(write, tmp_path):
     for name in ("b.md", "sub/a.md", "README.md", "sub/readme.md", "notes.txt", "c.MD"):
@@ -339,7 +358,9 @@ def test_a_registry_as_a_mapping(write):
     assert {"a", "b", "search"} <= set(dir(registry)) and "two words" not in dir(registry)
     assert registry._ipython_key_completions_() == ["a", "b", "two words"] and 3 not in registry
     assert {category: [t.name for t in them] for category, them in registry.by_category().items()} == {
-        "x": ["a", "two words"], "y": ["b"]}
+        "x": ["a", "two words"],
+        "y": ["b"],
+    }
     assert repr(registry) == "TemplateRegistry(3 templates in 2 categories)"
 
 
@@ -394,20 +415,30 @@ def test_search_ranks_name_over_tags_over_description_over_text(write):
 
 def test_a_name_counts_sixteen_and_a_part_of_it_eight():
     weight = llm_dit.templates._weight
-    template = Template(name="Neon night", tags=("city",), category="photo", description="a sign",
-                        system_prompt="rain", thinking_content="wet", examples=("a cat",))
+    template = Template(
+        name="Neon night",
+        tags=("city",),
+        category="photo",
+        description="a sign",
+        system_prompt="rain",
+        thinking_content="wet",
+        examples=("a cat",),
+    )
     words = {"neon night": 16, "night": 8, "city": 8, "photo": 4, "sign": 4, "rain": 1, "wet": 1, "cat": 1, "dog": 0}
     assert {word: weight(word, template) for word in words} == words
 
 
 def test_the_table(write):
-    write("x/a.md", "---\ndescription: d\ntags: [t, u]\nadd_think_block: true\nvariables: {v: w}\nexamples: [e]\n"
-                    "---\none {v}\n")
+    write(
+        "x/a.md",
+        "---\ndescription: d\ntags: [t, u]\nadd_think_block: true\nvariables: {v: w}\nexamples: [e]\n---\none {v}\n",
+    )
     path = write("x/b.md")
     table = TemplateRegistry(path.parent).to_frame()
     assert table.index.name == "template" and list(table.index) == ["a", "b"]
-    assert table.loc["a"].drop("path").to_dict() == dict(name="a", category="x", description="d", tags="t, u", words=2,
-                                                         think_block=True, variables="v", examples=1)
+    assert table.loc["a"].drop("path").to_dict() == dict(
+        name="a", category="x", description="d", tags="t, u", words=2, think_block=True, variables="v", examples=1
+    )
     assert not table.loc["b"].think_block and table.loc["b"].path == str(path)
 
 

@@ -1,7 +1,9 @@
-"""Weights in other forms: scaled float8, single files, GGUF, and tensors that nothing reads; models of other kinds, names and paths.
+"""Weights in other forms: scaled float8, single files, GGUF, and tensors that nothing reads; models of other kinds,
+names and paths.
 
 Files are made from the embedded checkpoint, so that the right weights are known exactly.
 """
+
 import json
 import os
 import shutil
@@ -11,17 +13,22 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from llm_dit import BackendConfig, TransformersBackend, ZImagePipeline, ZImageTextEncoder, memory_plans
 from llm_dit.backends import MODEL_NAMES, resolve_model
 from llm_dit.model_files import hub_folder
 from llm_dit.model_parts import DEFAULTS_BY_SHIFT, generation_defaults, load_part
 from llm_dit.stored_weights import multiply_scale
-from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.side_by_side
 
 TINY = Path(resolve_model("tiny"))
-FILES = {"text_encoder": "model.safetensors", "transformer": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors"}
+FILES = {
+    "text_encoder": "model.safetensors",
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+}
 LAYERS = {"text_encoder": "layers.0.mlp.up_proj", "transformer": "layers.0.attention.to_q", "vae": "decoder.conv_in"}
 QUICK = {"num_inference_steps": 1, "height": 32, "width": 32, "progress": False}
 CPU = torch.device("cpu")
@@ -42,7 +49,9 @@ def usual():
 def load(part, source, dtype=torch.float32, **options):
     """A part by the door that users take, as tensors by name."""
     if part == "text_encoder":
-        backend = TransformersBackend.from_pretrained(source, device="cpu", dtype=dtype, hidden_layer=-1, pack_weights=False, **options)
+        backend = TransformersBackend.from_pretrained(
+            source, device="cpu", dtype=dtype, hidden_layer=-1, pack_weights=False, **options
+        )
         return backend.model.state_dict()
     return load_part(part, source, BackendConfig(device="cpu", **options), dtype, CPU).state_dict()
 
@@ -87,7 +96,7 @@ def scale_of(x, kind, largest, block):
     if kind == "block":
         parts = [[b.abs().max() for b in rows.split(block, 1)] for rows in x.split(block, 0)]
         scale = torch.tensor(parts) / largest
-        return scale, scale.repeat_interleave(block, 0).repeat_interleave(block, 1)[:x.shape[0], :x.shape[1]]
+        return scale, scale.repeat_interleave(block, 0).repeat_interleave(block, 1)[: x.shape[0], : x.shape[1]]
     if kind == "tensor":
         scale = x.abs().max() / largest
         return scale, scale
@@ -150,7 +159,11 @@ def test_a_model_of_the_hub_is_looked_at_like_a_folder(model, usual, part, damag
     name = f"{LAYERS[part]}.weight"
     write(part, model, DAMAGES[damage](usual[part], name))
     options = dict(device="cpu", cache_dir=str(tmp_path / "hub"), local_files_only=True)
-    sentence((ValueError, FileNotFoundError), lambda: ZImagePipeline.from_pretrained(put_on_hub(model, tmp_path / "hub"), **options), name)
+    sentence(
+        (ValueError, FileNotFoundError),
+        lambda: ZImagePipeline.from_pretrained(put_on_hub(model, tmp_path / "hub"), **options),
+        name,
+    )
 
 
 @pytest.mark.parametrize("part", FILES)
@@ -160,11 +173,16 @@ def test_a_tensor_in_two_files_of_the_hub(model, usual, part, tmp_path):
     (name, x), *_ = load_file(first).items()
     save_file({**load_file(second), name: x}, second, metadata={"format": "pt"})
     options = dict(device="cpu", cache_dir=str(tmp_path / "hub"), local_files_only=True)
-    sentence(FileNotFoundError, lambda: ZImagePipeline.from_pretrained(put_on_hub(model, tmp_path / "hub"), **options), name)
+    sentence(
+        FileNotFoundError, lambda: ZImagePipeline.from_pretrained(put_on_hub(model, tmp_path / "hub"), **options), name
+    )
 
 
 def test_the_hub_gives_the_files_that_are_named(model, usual, tmp_path, monkeypatch):
-    """Configurations first, and of the weights only what they name; what a broken download lacks is asked for again."""
+    """Configurations first, and of the weights only what they name.
+
+    What a broken download lacks is asked for again.
+    """
     write("transformer", model, usual["transformer"], shards=2)
     hub, asked = put_on_hub(model, tmp_path / "hub"), []
 
@@ -174,21 +192,46 @@ def test_the_hub_gives_the_files_that_are_named(model, usual, tmp_path, monkeypa
 
     monkeypatch.setattr("llm_dit.model_files.snapshot_download", download)
     hub_folder(hub, ["transformer", "vae"])
-    assert asked[1] == [f"transformer/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)] + ["vae/model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
+    assert asked[1] == [f"transformer/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)] + [
+        "vae/model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
 
 
 # Parts that the caller loaded
 
-SMALL = dict(block_out_channels=(8, 8, 8, 8), down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, norm_num_groups=8)
+SMALL = dict(
+    block_out_channels=(8, 8, 8, 8),
+    down_block_types=["DownEncoderBlock2D"] * 4,
+    up_block_types=["UpDecoderBlock2D"] * 4,
+    norm_num_groups=8,
+)
 VAES = {
-    "of SDXL": (lambda: diffusers.AutoencoderKL(latent_channels=4, shift_factor=0.1, **SMALL), "latent_channels is 4; expected 16"),
+    "of SDXL": (
+        lambda: diffusers.AutoencoderKL(latent_channels=4, shift_factor=0.1, **SMALL),
+        "latent_channels is 4; expected 16",
+    ),
     "without a shift": (lambda: diffusers.AutoencoderKL(latent_channels=16, **SMALL), "shift_factor"),
     "of half the depth": (
-        lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, **{name: value[:2] if isinstance(value, (list, tuple)) else value for name, value in SMALL.items()}),
-        "sides is 2; expected 8"),
-    "of grey images": (lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, out_channels=1, **SMALL), "out_channels is 1; expected 3"),
-    "of another class": (lambda: diffusers.AutoencoderTiny(latent_channels=16), "AutoencoderTiny; expected AutoencoderKL"),
-    "without numbers": (lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, **SMALL).to("meta"), "no numbers"),
+        lambda: diffusers.AutoencoderKL(
+            latent_channels=16,
+            shift_factor=0.1,
+            **{name: value[:2] if isinstance(value, (list, tuple)) else value for name, value in SMALL.items()},
+        ),
+        "sides is 2; expected 8",
+    ),
+    "of grey images": (
+        lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, out_channels=1, **SMALL),
+        "out_channels is 1; expected 3",
+    ),
+    "of another class": (
+        lambda: diffusers.AutoencoderTiny(latent_channels=16),
+        "AutoencoderTiny; expected AutoencoderKL",
+    ),
+    "without numbers": (
+        lambda: diffusers.AutoencoderKL(latent_channels=16, shift_factor=0.1, **SMALL).to("meta"),
+        "no numbers",
+    ),
     "a number": (lambda: 5, "vae is of the class int"),
 }
 
@@ -204,18 +247,28 @@ def test_a_vae_that_does_not_fit(name, model):
         sentence(ValueError, lambda: ZImagePipeline.from_pretrained(model, device="cpu"), why)
 
 
-@pytest.mark.parametrize("make, why", [
-    (lambda usual: torch.nn.Linear(2, 2), "Linear; expected ZImageTransformer2DModel"),
-    (lambda usual: diffusers.ZImageTransformer2DModel.from_config({**usual.config, "in_channels": 8}), "latent_channels is 16; expected 8"),
-    (lambda usual: 5, "transformer is of the class int"),
-])
+@pytest.mark.parametrize(
+    "make, why",
+    [
+        (lambda usual: torch.nn.Linear(2, 2), "Linear; expected ZImageTransformer2DModel"),
+        (
+            lambda usual: diffusers.ZImageTransformer2DModel.from_config({**usual.config, "in_channels": 8}),
+            "latent_channels is 16; expected 8",
+        ),
+        (lambda usual: 5, "transformer is of the class int"),
+    ],
+)
 def test_a_transformer_that_does_not_fit(make, why):
     usual = load_part("transformer", "tiny", BackendConfig(device="cpu"), torch.float32, CPU)
     sentence(ValueError, lambda: ZImagePipeline.from_pretrained("tiny", device="cpu", transformer=make(usual)), why)
 
 
 def test_a_text_encoder_that_is_none():
-    sentence(ValueError, lambda: ZImagePipeline.from_pretrained("tiny", device="cpu", text_encoder=5), "text_encoder is a int")
+    sentence(
+        ValueError,
+        lambda: ZImagePipeline.from_pretrained("tiny", device="cpu", text_encoder=5),
+        "text_encoder is a int",
+    )
 
 
 def test_a_scheduler_that_counts_other_steps(model):
@@ -236,9 +289,16 @@ def test_the_shift_of_other_schedulers_names_the_model(kind):
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("spelling, kind", [
-    ("weight_scale", "tensor"), ("scale_weight", "tensor"), ("weight_scale", "rows"), ("weight_scale", "column"), ("weight_scale_inv", "block"),
-])
+@pytest.mark.parametrize(
+    "spelling, kind",
+    [
+        ("weight_scale", "tensor"),
+        ("scale_weight", "tensor"),
+        ("weight_scale", "rows"),
+        ("weight_scale", "column"),
+        ("weight_scale_inv", "block"),
+    ],
+)
 @pytest.mark.parametrize("part", FILES)
 def test_scales_are_multiplied_in(model, usual, part, spelling, kind, shards):
     stored, right = as_float8(usual[part], spelling, kind)
@@ -255,16 +315,25 @@ def test_float8_e5m2_in_bfloat16_with_the_mark_of_comfyui(model, usual, part):
 
 @pytest.mark.parametrize("part", FILES)
 def test_float8_without_a_scale_is_what_it_is(model, usual, part):
-    stored = {name: x.to(torch.float8_e4m3fn) if name in matrices(usual[part]) else x for name, x in usual[part].items()}
+    stored = {
+        name: x.to(torch.float8_e4m3fn) if name in matrices(usual[part]) else x for name, x in usual[part].items()
+    }
     write(part, model, stored)
     assert_same(load(part, model), {name: x.float() for name, x in stored.items()})
 
 
 def test_a_block_is_128_wide_and_not_an_equal_share():
     """160 rows are a block of 128 and one of 32."""
-    weight, scale = torch.ones(160, 300).to(torch.float8_e4m3fn), torch.tensor([[1., 2, 3], [4, 5, 6]])
+    weight, scale = torch.ones(160, 300).to(torch.float8_e4m3fn), torch.tensor([[1.0, 2, 3], [4, 5, 6]])
     spread = multiply_scale(weight, scale)
-    assert spread[127, 0] == 1 and spread[128, 0] == 4 and spread[0, 127] == 1 and spread[0, 128] == 2 and spread[0, 255] == 2 and spread[159, 299] == 6
+    assert (
+        spread[127, 0] == 1
+        and spread[128, 0] == 4
+        and spread[0, 127] == 1
+        and spread[0, 128] == 2
+        and spread[0, 255] == 2
+        and spread[159, 299] == 6
+    )
 
 
 @pytest.mark.parametrize("part", ["text_encoder"])
@@ -272,14 +341,22 @@ def test_float8_of_transformers_names_its_blocks(model, usual, part):
     """`quantization_config` of transformers' own float8: no GPU is needed to read it."""
     stored, right = as_float8(usual[part], "weight_scale_inv", "block", block=64)
     write(part, model, stored)
-    change_json(model / part / "config.json", quantization_config={"quant_method": "fp8", "weight_block_size": [64, 64], "activation_scheme": "dynamic"})
+    change_json(
+        model / part / "config.json",
+        quantization_config={"quant_method": "fp8", "weight_block_size": [64, 64], "activation_scheme": "dynamic"},
+    )
     assert_same(load(part, model), right)
 
 
 def test_scaled_image_is_near_the_usual_one(model, usual):
     for part in FILES:
         write(part, model, as_float8(usual[part], "weight_scale")[0])
-    wanted, found = (torch.as_tensor(list(ZImagePipeline.from_pretrained(m, device="cpu")("a red circle", progress=False).image.tobytes())).float() for m in ("tiny", model))
+    wanted, found = (
+        torch.as_tensor(
+            list(ZImagePipeline.from_pretrained(m, device="cpu")("a red circle", progress=False).image.tobytes())
+        ).float()
+        for m in ("tiny", model)
+    )
     assert (wanted - found).abs().mean() < 12, "17.6 and more if scales are left out"
 
 
@@ -296,7 +373,13 @@ def test_a_scale_that_is_no_number(model, usual, part):
     """Exponents as bytes, as MXFP8 has them: 127 stands for 1."""
     stored, _ = as_float8(usual[part], "weight_scale")
     write(part, model, {**stored, f"{LAYERS[part]}.weight_scale": torch.tensor([127], dtype=torch.uint8)})
-    sentence((ValueError, FileNotFoundError), lambda: load(part, model), f"{LAYERS[part]}.weight_scale", "U8", "floating-point")
+    sentence(
+        (ValueError, FileNotFoundError),
+        lambda: load(part, model),
+        f"{LAYERS[part]}.weight_scale",
+        "U8",
+        "floating-point",
+    )
 
 
 @pytest.mark.parametrize("scale, why", [(torch.ones(7), "7"), (torch.ones(2, 2, 2), "2"), (torch.ones(5, 9), "9")])
@@ -304,21 +387,42 @@ def test_a_scale_that_is_no_number(model, usual, part):
 def test_a_scale_that_does_not_fit(model, usual, part, scale, why):
     stored, _ = as_float8(usual[part], "weight_scale")
     write(part, model, {**stored, f"{LAYERS[part]}.weight_scale": scale})
-    sentence((ValueError, FileNotFoundError), lambda: load(part, model), FILES[part], f"{LAYERS[part]}.weight_scale", why)
+    sentence(
+        (ValueError, FileNotFoundError), lambda: load(part, model), FILES[part], f"{LAYERS[part]}.weight_scale", why
+    )
 
 
 # Tensors that nothing reads
 
 
-FOREIGN = ["comfy_quant", "qweight", "qzeros", "scales", "g_idx", "weight.absmax", "weight.quant_map", "weight.quant_state.bitsandbytes__nf4", "SCB",
-           "weight_scale_2", "weight_packed", "weight_zero_point", "unheard_of", "lora_A.weight", "weight_scale", "weight_scale_inv"]
+FOREIGN = [
+    "comfy_quant",
+    "qweight",
+    "qzeros",
+    "scales",
+    "g_idx",
+    "weight.absmax",
+    "weight.quant_map",
+    "weight.quant_state.bitsandbytes__nf4",
+    "SCB",
+    "weight_scale_2",
+    "weight_packed",
+    "weight_zero_point",
+    "unheard_of",
+    "lora_A.weight",
+    "weight_scale",
+    "weight_scale_inv",
+]
 
 
 @pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize("part", FILES)
 def test_other_companions_are_refused_by_name(model, usual, part, name, shards):
-    """The weights themselves are as usual, so that only the companion can tell; a scale beside a weight that is not float8 is one of these."""
+    """The weights themselves are as usual, so that only the companion can tell.
+
+    A scale beside a weight that is not float8 is one of these.
+    """
     extra = f"{LAYERS[part]}.{name}"
     write(part, model, {**usual[part], extra: torch.ones(4)}, shards)
     said = sentence((ValueError, FileNotFoundError), lambda: load(part, model), extra)
@@ -329,7 +433,9 @@ def test_other_companions_are_refused_by_name(model, usual, part, name, shards):
 def test_a_single_file_with_a_companion_is_refused(tmp_path, usual, part):
     extra = f"{LAYERS[part]}.comfy_quant"
     save_file({**usual[part], extra: torch.ones(4)}, tmp_path / "one.safetensors")
-    sentence((ValueError, FileNotFoundError), lambda: load(part, tmp_path / "one.safetensors"), "one.safetensors", extra)
+    sentence(
+        (ValueError, FileNotFoundError), lambda: load(part, tmp_path / "one.safetensors"), "one.safetensors", extra
+    )
 
 
 def test_two_spellings_of_one_tensor(model, usual, tmp_path):
@@ -339,7 +445,11 @@ def test_two_spellings_of_one_tensor(model, usual, tmp_path):
     write("text_encoder", model, both)
     save_file(both, tmp_path / "one.safetensors")
     for source in (model, tmp_path / "one.safetensors"):
-        sentence((ValueError, FileNotFoundError), lambda source=source: load("text_encoder", source), f"model.{name} beside {name}")
+        sentence(
+            (ValueError, FileNotFoundError),
+            lambda source=source: load("text_encoder", source),
+            f"model.{name} beside {name}",
+        )
 
 
 @pytest.mark.parametrize("name", ["lm_head.weight", "rotary_emb.inv_freq", "model.rotary_emb.inv_freq"])
@@ -353,7 +463,12 @@ def test_leftovers_of_a_language_model_are_harmless(model, usual, name):
 def test_only_layers_of_this_model_may_be_left_out(model, usual):
     """Layer 4 of 5 is above the state that is read; a layer 5 is none of this model."""
     write("text_encoder", model, {**usual["text_encoder"], "layers.5.mlp.up_proj.weight": torch.ones(288, 128)})
-    sentence((ValueError, FileNotFoundError), lambda: TransformersBackend.from_pretrained(model, device="cpu"), "layers.5.mlp.up_proj.weight", FILES["text_encoder"])
+    sentence(
+        (ValueError, FileNotFoundError),
+        lambda: TransformersBackend.from_pretrained(model, device="cpu"),
+        "layers.5.mlp.up_proj.weight",
+        FILES["text_encoder"],
+    )
 
 
 def test_a_leftover_of_one_part_is_none_of_another(model, usual):
@@ -372,10 +487,18 @@ def test_a_file_that_is_not_read_is_named(model, usual, part):
 
 
 def test_quantised_folders_with_their_own_description_are_left_to_the_libraries(model, usual):
-    """The companions that a `quantization_config` announces are no surprise; bitsandbytes itself is not installed here."""
-    change_json(model / "transformer" / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    """The companions that a `quantization_config` announces are no surprise.
+
+    Bitsandbytes itself is not installed here.
+    """
+    change_json(
+        model / "transformer" / "config.json",
+        quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True},
+    )
     write("transformer", model, {**usual["transformer"], "layers.0.attention.to_q.weight.absmax": torch.ones(4)})
-    said = sentence((ValueError, FileNotFoundError, ImportError), lambda: ZImagePipeline.from_pretrained(model, device="cpu"))
+    said = sentence(
+        (ValueError, FileNotFoundError, ImportError), lambda: ZImagePipeline.from_pretrained(model, device="cpu")
+    )
     assert "no quantization_config" not in said and "itsandbytes" in said, said
 
 
@@ -387,7 +510,11 @@ def comfy_transformer(weights, prefix="model.diffusion_model."):
     made = {}
     for name, x in weights.items():
         name = name.replace("all_final_layer.2-1.", "final_layer.").replace("all_x_embedder.2-1.", "x_embedder.")
-        for theirs, ours in {"attention.to_out.0.": "attention.out.", "attention.norm_q.": "attention.q_norm.", "attention.norm_k.": "attention.k_norm."}.items():
+        for theirs, ours in {
+            "attention.to_out.0.": "attention.out.",
+            "attention.norm_q.": "attention.q_norm.",
+            "attention.norm_k.": "attention.k_norm.",
+        }.items():
             name = name.replace(theirs, ours)
         if ".attention.to_q." in name:
             q = name.replace("to_q", "qkv")
@@ -401,13 +528,26 @@ def comfy_vae(weights, prefix=""):
     """A VAE under the names of the original code, as in ae.safetensors."""
     made = {}
     for name, x in weights.items():
-        for theirs, ours in {"conv_norm_out": "norm_out", "conv_shortcut": "nin_shortcut", "mid_block.resnets.0": "mid.block_1", "mid_block.resnets.1": "mid.block_2"}.items():
+        for theirs, ours in {
+            "conv_norm_out": "norm_out",
+            "conv_shortcut": "nin_shortcut",
+            "mid_block.resnets.0": "mid.block_1",
+            "mid_block.resnets.1": "mid.block_2",
+        }.items():
             name = name.replace(theirs, ours)
         if "down_blocks." in name:
-            name = name.replace("down_blocks.", "down.").replace(".resnets.", ".block.").replace("downsamplers.0", "downsample")
+            name = (
+                name.replace("down_blocks.", "down.")
+                .replace(".resnets.", ".block.")
+                .replace("downsamplers.0", "downsample")
+            )
         if "up_blocks." in name:
             i = int(name.split(".")[2])
-            name = name.replace(f"up_blocks.{i}", f"up.{3 - i}").replace(".resnets.", ".block.").replace("upsamplers.0", "upsample")
+            name = (
+                name.replace(f"up_blocks.{i}", f"up.{3 - i}")
+                .replace(".resnets.", ".block.")
+                .replace("upsamplers.0", "upsample")
+            )
         made[prefix + name] = x
     return made
 
@@ -415,10 +555,16 @@ def comfy_vae(weights, prefix=""):
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 def test_a_transformer_of_comfyui(tmp_path, usual, prefix):
     save_file(comfy_transformer(usual["transformer"], prefix), tmp_path / "z_image_turbo_bf16.safetensors")
-    pipe, plain = (ZImagePipeline.from_pretrained("tiny", device="cpu", **given) for given in ({"transformer": str(tmp_path / "z_image_turbo_bf16.safetensors")}, {}))
+    pipe, plain = (
+        ZImagePipeline.from_pretrained("tiny", device="cpu", **given)
+        for given in ({"transformer": str(tmp_path / "z_image_turbo_bf16.safetensors")}, {})
+    )
     with pytest.warns(UserWarning, match="steps"):
         made = pipe("a red circle", height=32, width=32, progress=False)
-    assert made.image.tobytes() == plain("a red circle", height=32, width=32, progress=False).image.tobytes() and made.recipe.num_inference_steps == 8
+    assert (
+        made.image.tobytes() == plain("a red circle", height=32, width=32, progress=False).image.tobytes()
+        and made.recipe.num_inference_steps == 8
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "first_stage_model."])
@@ -430,13 +576,25 @@ def test_a_vae_of_comfyui(tmp_path, usual, prefix):
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_a_text_encoder_of_comfyui(tmp_path, usual, prefix):
     save_file({prefix + name: x for name, x in usual["text_encoder"].items()}, tmp_path / "qwen_3_4b.safetensors")
-    one, plain = (ZImageTextEncoder.from_pretrained(source, device="cpu") for source in (str(tmp_path / "qwen_3_4b.safetensors"), "tiny"))
+    one, plain = (
+        ZImageTextEncoder.from_pretrained(source, device="cpu")
+        for source in (str(tmp_path / "qwen_3_4b.safetensors"), "tiny")
+    )
     assert one.encode("a red circle").embedding.equal(plain.encode("a red circle").embedding)
-    pipe = ZImagePipeline.from_pretrained("tiny", device="cpu", text_encoder=tmp_path / "qwen_3_4b.safetensors", memory="balanced")
+    pipe = ZImagePipeline.from_pretrained(
+        "tiny", device="cpu", text_encoder=tmp_path / "qwen_3_4b.safetensors", memory="balanced"
+    )
     assert pipe("a cat", **QUICK).image.tobytes() == pipe("a cat", **QUICK).image.tobytes(), "read again from its file"
 
 
-@pytest.mark.parametrize("part, rename", [("transformer", comfy_transformer), ("vae", comfy_vae), ("text_encoder", lambda weights: {f"model.{name}": x for name, x in weights.items()})])
+@pytest.mark.parametrize(
+    "part, rename",
+    [
+        ("transformer", comfy_transformer),
+        ("vae", comfy_vae),
+        ("text_encoder", lambda weights: {f"model.{name}": x for name, x in weights.items()}),
+    ],
+)
 def test_single_files_in_scaled_float8(tmp_path, usual, part, rename):
     stored, right = as_float8(rename(usual[part]), "scale_weight")
     file = tmp_path / "fp8.safetensors"
@@ -448,13 +606,23 @@ def test_single_files_in_scaled_float8(tmp_path, usual, part, rename):
 @pytest.mark.parametrize("part, rename", [("transformer", comfy_transformer), ("vae", comfy_vae)])
 def test_a_tensor_that_a_conversion_would_drop_is_refused(tmp_path, usual, part, rename):
     save_file({**rename(usual[part]), "decoder.extra.weight": torch.ones(3)}, tmp_path / "one.safetensors")
-    sentence((ValueError, FileNotFoundError), lambda: load(part, tmp_path / "one.safetensors"), "decoder.extra.weight", "one.safetensors")
+    sentence(
+        (ValueError, FileNotFoundError),
+        lambda: load(part, tmp_path / "one.safetensors"),
+        "decoder.extra.weight",
+        "one.safetensors",
+    )
 
 
 @pytest.mark.parametrize("part", FILES)
 def test_a_single_file_of_another_model(tmp_path, part):
     save_file({"layers.0.weight": torch.ones(3, 3), "conv.bias": torch.ones(3)}, tmp_path / "one.safetensors")
-    sentence((ValueError, FileNotFoundError), lambda: load(part, tmp_path / "one.safetensors"), "one.safetensors", "config.json")
+    sentence(
+        (ValueError, FileNotFoundError),
+        lambda: load(part, tmp_path / "one.safetensors"),
+        "one.safetensors",
+        "config.json",
+    )
 
 
 @pytest.mark.parametrize("part", FILES)
@@ -484,7 +652,10 @@ def test_a_transformer_in_gguf(tmp_path, usual):
     file = write_gguf(tmp_path / "z_image_turbo-Q8_0.gguf", comfy_transformer(usual["transformer"], ""))
     pipe = ZImagePipeline.from_pretrained("tiny", device="cpu", transformer=file)
     made = pipe("a red circle", **QUICK)
-    assert "Q8_0" in made.recipe.quantization and pipe.reproduce(made.recipe, progress=False).image.tobytes() == made.image.tobytes()
+    assert (
+        "Q8_0" in made.recipe.quantization
+        and pipe.reproduce(made.recipe, progress=False).image.tobytes() == made.image.tobytes()
+    )
     usual_image = ZImagePipeline.from_pretrained("tiny", device="cpu")("a red circle", **QUICK).image
     assert sum(abs(a - b) for a, b in zip(made.image.tobytes(), usual_image.tobytes())) / (32 * 32 * 3) < 8
 
@@ -492,7 +663,12 @@ def test_a_transformer_in_gguf(tmp_path, usual):
 def test_gguf_files_that_are_refused(tmp_path, usual, monkeypatch):
     whole = comfy_transformer(usual["transformer"], "")
     extra = write_gguf(tmp_path / "extra.gguf", {**whole, "layers.0.attention.extra.weight": torch.ones(4, 32)})
-    sentence((ValueError, FileNotFoundError), lambda: load("transformer", extra), "extra.gguf", "layers.0.attention.extra.weight")
+    sentence(
+        (ValueError, FileNotFoundError),
+        lambda: load("transformer", extra),
+        "extra.gguf",
+        "layers.0.attention.extra.weight",
+    )
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(extra.read_bytes()[:2000])
     sentence((ValueError, FileNotFoundError), lambda: load("transformer", cut), "cut.gguf")
@@ -500,6 +676,7 @@ def test_gguf_files_that_are_refused(tmp_path, usual, monkeypatch):
     sentence(ValueError, lambda: load("vae", extra), "extra.gguf")
     sentence(ValueError, lambda: load("transformer", extra, quantization="int8"), "quantization")
     import importlib.util
+
     find = importlib.util.find_spec
     for module in ("llm_dit.model_parts", "llm_dit.backends"):
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name == "gguf" else find(name))
@@ -510,15 +687,38 @@ def test_gguf_files_that_are_refused(tmp_path, usual, monkeypatch):
 # Names and paths
 
 
-@pytest.mark.parametrize("name", ["no/such/folder", "./none", "~/no_such_model", "/nowhere", "one/model.safetensors", "model.gguf", "~no_such_user/model", "nowhere/", "weights.bin"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no/such/folder",
+        "./none",
+        "~/no_such_model",
+        "/nowhere",
+        "one/model.safetensors",
+        "model.gguf",
+        "~no_such_user/model",
+        "nowhere/",
+        "weights.bin",
+    ],
+)
 def test_a_path_that_is_not_there_is_one_sentence_at_once(monkeypatch, name):
     def asked(*args, **kwargs):
         raise AssertionError("the Hub was asked")
+
     monkeypatch.setattr("llm_dit.backends.cached_file", asked)
-    for call in (ZImageTextEncoder.from_pretrained, ZImagePipeline.from_pretrained, memory_plans, lambda x: load_part("vae", x, BackendConfig(), torch.float32, CPU)):
+    for call in (
+        ZImageTextEncoder.from_pretrained,
+        ZImagePipeline.from_pretrained,
+        memory_plans,
+        lambda x: load_part("vae", x, BackendConfig(), torch.float32, CPU),
+    ):
         sentence((FileNotFoundError, ValueError), lambda call=call: call(name), name.strip("~/"))
     for part in ("text_encoder", "transformer", "vae"):
-        sentence((FileNotFoundError, ValueError), lambda part=part: ZImagePipeline.from_pretrained("tiny", device="cpu", **{part: name}), name.strip("~/"))
+        sentence(
+            (FileNotFoundError, ValueError),
+            lambda part=part: ZImagePipeline.from_pretrained("tiny", device="cpu", **{part: name}),
+            name.strip("~/"),
+        )
 
 
 @pytest.mark.parametrize("wrong", ["", 5, None, b"tiny", "a\0b"])
@@ -527,7 +727,9 @@ def test_what_cannot_be_a_model(wrong):
         sentence((TypeError, ValueError), lambda call=call: call(wrong))
 
 
-@pytest.mark.parametrize("name", ["models/own", "models/own/", "./models/own", "~/models/own", "own.model", "z-image-turbo", "z-image"])
+@pytest.mark.parametrize(
+    "name", ["models/own", "models/own/", "./models/own", "~/models/own", "own.model", "z-image-turbo", "z-image"]
+)
 def test_a_path_that_is_there_never_goes_to_the_hub(tmp_path, monkeypatch, name):
     """Relative, with one slash, in the home folder, with the name of a model on the Hub."""
     monkeypatch.chdir(tmp_path)
@@ -545,9 +747,15 @@ def test_a_path_that_is_there_never_goes_to_the_hub(tmp_path, monkeypatch, name)
 def test_a_path_object_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sentence(FileNotFoundError, lambda: TransformersBackend.from_pretrained(Path("z-image-turbo")), "z-image-turbo")
-    sentence(FileNotFoundError, lambda: TransformersBackend.from_pretrained(Path("Tongyi-MAI/Z-Image-Turbo")), "Tongyi-MAI/Z-Image-Turbo")
+    sentence(
+        FileNotFoundError,
+        lambda: TransformersBackend.from_pretrained(Path("Tongyi-MAI/Z-Image-Turbo")),
+        "Tongyi-MAI/Z-Image-Turbo",
+    )
     (tmp_path / "tiny").mkdir()
-    assert TransformersBackend.from_pretrained("tiny", device="cpu").embedding_dim == 128, "a folder that is no model is not in the way of a short name"
+    assert TransformersBackend.from_pretrained("tiny", device="cpu").embedding_dim == 128, (
+        "a folder that is no model is not in the way of a short name"
+    )
 
 
 def test_a_file_as_the_model(tmp_path, usual):
@@ -584,8 +792,10 @@ def test_a_model_that_is_not_known_is_reported_once(model):
         warnings.simplefilter("always")
         pipe("a red circle", **QUICK, guidance_scale=0)
         assert not caught
-        first, second = (pipe("a red circle", height=32, width=32, progress=False) for _ in range(2))
-    assert [w.filename == __file__ for w in caught if "steps" in str(w.message)] == [True] and first.recipe.num_inference_steps == 8
+        first, _second = (pipe("a red circle", height=32, width=32, progress=False) for _ in range(2))
+    assert [w.filename == __file__ for w in caught if "steps" in str(w.message)] == [
+        True
+    ] and first.recipe.num_inference_steps == 8
 
 
 def test_plans_for_z_image_need_no_network():
@@ -593,11 +803,19 @@ def test_plans_for_z_image_need_no_network():
     assert base[0].weights == turbo[0].weights and resolve_model("z-image") == "Tongyi-MAI/Z-Image"
 
 
-@pytest.mark.parametrize("changes, names", [
-    ({"_class_name": "FluxPipeline"}, ["FluxPipeline"]), ({"_class_name": "ZImageOmniPipeline"}, ["ZImageOmniPipeline"]),
-    ({"siglip": ["transformers", "Siglip2VisionModel"]}, ["siglip"]), ({"_class_name": None}, ["model_index.json"]), ({"_class_name": 5}, ["5"]),
-    ({"controlnet": ["diffusers", "ZImageControlNetModel"]}, ["controlnet"]), ({"vae": None}, ["vae"]), ({"vae": "AutoencoderKL"}, ["vae"]),
-])
+@pytest.mark.parametrize(
+    "changes, names",
+    [
+        ({"_class_name": "FluxPipeline"}, ["FluxPipeline"]),
+        ({"_class_name": "ZImageOmniPipeline"}, ["ZImageOmniPipeline"]),
+        ({"siglip": ["transformers", "Siglip2VisionModel"]}, ["siglip"]),
+        ({"_class_name": None}, ["model_index.json"]),
+        ({"_class_name": 5}, ["5"]),
+        ({"controlnet": ["diffusers", "ZImageControlNetModel"]}, ["controlnet"]),
+        ({"vae": None}, ["vae"]),
+        ({"vae": "AutoencoderKL"}, ["vae"]),
+    ],
+)
 def test_pipelines_of_other_parts(model, changes, names):
     change_json(model / "model_index.json", **changes)
     sentence(ValueError, lambda: ZImagePipeline.from_pretrained(model, device="cpu"), model, *names)
@@ -611,9 +829,21 @@ def test_pipelines_of_the_same_parts(model, kind):
 
 
 ODD = [None, "many", -1, [], {}, True]
-FIELDS = [("text_encoder", "num_hidden_layers"), ("text_encoder", "hidden_size"), ("text_encoder", "vocab_size"), ("text_encoder", "model_type"),
-          ("text_encoder", "intermediate_size"), ("transformer", "dim"), ("transformer", "n_layers"), ("transformer", "axes_lens"), ("transformer", "_class_name"),
-          ("vae", "block_out_channels"), ("vae", "latent_channels"), ("vae", "_class_name"), ("scheduler", "_class_name")]
+FIELDS = [
+    ("text_encoder", "num_hidden_layers"),
+    ("text_encoder", "hidden_size"),
+    ("text_encoder", "vocab_size"),
+    ("text_encoder", "model_type"),
+    ("text_encoder", "intermediate_size"),
+    ("transformer", "dim"),
+    ("transformer", "n_layers"),
+    ("transformer", "axes_lens"),
+    ("transformer", "_class_name"),
+    ("vae", "block_out_channels"),
+    ("vae", "latent_channels"),
+    ("vae", "_class_name"),
+    ("scheduler", "_class_name"),
+]
 
 
 @pytest.mark.parametrize("part, field", FIELDS)
@@ -645,28 +875,49 @@ def test_configurations_with_a_field_missing_or_odd(model, part, field):
 def test_a_flux_2_folder(tmp_path, monkeypatch, capsys):
     """What the command line says of it."""
     from llm_dit.cli import main
-    for part, config in {"text_encoder": {"model_type": "mistral3"}, "transformer": {"_class_name": "Flux2Transformer2DModel", "num_layers": 8}, "vae": {"_class_name": "AutoencoderKLFlux2"}}.items():
+
+    for part, config in {
+        "text_encoder": {"model_type": "mistral3"},
+        "transformer": {"_class_name": "Flux2Transformer2DModel", "num_layers": 8},
+        "vae": {"_class_name": "AutoencoderKLFlux2"},
+    }.items():
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Flux2Pipeline", "transformer": ["diffusers", "Flux2Transformer2DModel"]}))
-    for command in (["info", "--model", str(tmp_path)], ["generate", "a cat", "--model", str(tmp_path), "--output", os.devnull + ".png"]):
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "Flux2Pipeline", "transformer": ["diffusers", "Flux2Transformer2DModel"]})
+    )
+    for command in (
+        ["info", "--model", str(tmp_path)],
+        ["generate", "a cat", "--model", str(tmp_path), "--output", os.devnull + ".png"],
+    ):
         monkeypatch.setattr("sys.argv", ["llm-dit", *command])
         with pytest.raises(SystemExit) as ended:
             main()
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert ended.value.code == 2 and said.startswith("llm-dit: ") and ("Flux2Pipeline" in said or "generate" in command) and len(said) > 40, said
+        assert (
+            ended.value.code == 2
+            and said.startswith("llm-dit: ")
+            and ("Flux2Pipeline" in said or "generate" in command)
+            and len(said) > 40
+        ), said
 
 
 def test_a_load_that_fails_leaves_what_is_global(model, usual):
     from transformers.utils import logging
+
     write("text_encoder", model, {**usual["text_encoder"], "extra.weight": torch.ones(3)})
     level, dtype = logging.get_verbosity(), torch.get_default_dtype()
-    sentence((ValueError, FileNotFoundError), lambda: ZImagePipeline.from_pretrained(model, device="cpu"), "extra.weight")
+    sentence(
+        (ValueError, FileNotFoundError), lambda: ZImagePipeline.from_pretrained(model, device="cpu"), "extra.weight"
+    )
     assert (logging.get_verbosity(), torch.get_default_dtype()) == (level, dtype)
     assert TransformersBackend.from_pretrained("tiny", device="cpu").embedding_dim == 128
 
 
 def test_the_playground_begins_with_the_steps_of_the_model(model):
     from llm_dit import Playground
+
     change_json(model / "scheduler/scheduler_config.json", shift=6.0)
-    assert [Playground(ZImagePipeline.from_pretrained(m, device="cpu")).painter.steps.value for m in (model, "tiny")] == [50, 8]
+    assert [
+        Playground(ZImagePipeline.from_pretrained(m, device="cpu")).painter.steps.value for m in (model, "tiny")
+    ] == [50, 8]

@@ -1,8 +1,10 @@
-"""Build the documentation: notebooks become pages in `_build/docs`, Sphinx makes a site of them in `_docs`. No network is used.
+"""Build the documentation: notebooks become pages in `_build/docs`, Sphinx makes a site of them in `_docs`. No network
+is used.
 
-The structure is that of `nbs/sidebar.yml`, which Quarto reads too. A notebook keeps its cells and outputs; what it exports is shown
-as signature, parameter table and docstring, with the code folded away.
+The structure is that of `nbs/sidebar.yml`, which Quarto reads too. A notebook keeps its cells and outputs; what it
+exports is shown as signature, parameter table and docstring, with the code folded away.
 """
+
 import os
 import re
 import shutil
@@ -39,7 +41,13 @@ def page(notebook: Path, module: Module | None, known: dict[str, str]) -> nbform
     """A notebook as myst-nb shall show it."""
     nb = nbformat.read(notebook, as_version=4)
     if str(notebook.relative_to(NOTEBOOKS)) in WITH_WIDGETS:
-        NotebookClient(nb, timeout=120, kernel_name="python3", store_widget_state=True, resources={"metadata": {"path": str(notebook.parent)}}).execute()
+        NotebookClient(
+            nb,
+            timeout=120,
+            kernel_name="python3",
+            store_widget_state=True,
+            resources={"metadata": {"path": str(notebook.parent)}},
+        ).execute()
         for cell in (cell for cell in nb.cells if cell.cell_type == "code"):
             cell.outputs = [o for o in cell.outputs if o.output_type == "execute_result"]  # without progress bars
     nb.cells = [made for cell in nb.cells for made in _cells(cell, module, known)]
@@ -52,11 +60,11 @@ def _cells(cell, module, known):
         return [nbformat.v4.new_markdown_cell(linked(cell.source, known), id=cell.id)]
     said = {word.split()[0].rstrip(":"): word for word in DIRECTIVE.findall(cell.source)}
     cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
-    if "default_exp" in said or "hide" in said or not cell.source and not cell.outputs:
+    if "default_exp" in said or "hide" in said or (not cell.source and not cell.outputs):
         return []
     if said.keys() & {"export", "exporti", "exports"}:
         cell.metadata["tags"] = ["hide-input"]
-        entries = module.entries(cell.source, only_methods="exporti" in said)
+        entries = [] if "exporti" in said else module.entries(cell.source)
         return [*(nbformat.v4.new_markdown_cell(entry) for entry in entries), cell]
     if said.get("echo") == "echo: false":
         cell.metadata["tags"] = ["remove-input"]
@@ -66,11 +74,15 @@ def _cells(cell, module, known):
 
 def linked(text: str, known: dict[str, str]) -> str:
     """Prose in which a public name in backticks leads to where it is documented."""
+
     def link(match):
         target = known.get(match[1])
         return f"{{py:obj}}`{match[1]} <{target}>`" if target else match[0]
+
     parts = re.split(r"(^```.*?^```|\[[^\]]*\]\([^)]*\)|^#.*?$|^\|.*?$)", text, flags=re.MULTILINE | re.DOTALL)
-    return "".join(part if i % 2 else re.sub(r"(?<![`}])`([A-Za-z_][\w.]*)`(?!`)", link, part) for i, part in enumerate(parts))
+    return "".join(
+        part if i % 2 else re.sub(r"(?<![`}])`([A-Za-z_][\w.]*)`(?!`)", link, part) for i, part in enumerate(parts)
+    )
 
 
 def contents(pages: list[str], hidden: bool = False) -> str:
@@ -81,7 +93,12 @@ def contents(pages: list[str], hidden: bool = False) -> str:
 
 def overview(title: str, pages: list[str]) -> str:
     """A page that leads to others, each with its subtitle."""
-    lines = [f"- [{name}]({page})" + (f": {told[0].lower()}{told[1:]}" if told[1:2].islower() else f": {told}" if told else "") for page in pages for name, told in [heading(NOTEBOOKS / page)]]
+    lines = [
+        f"- [{name}]({page})"
+        + (f": {told[0].lower()}{told[1:]}" if told[1:2].islower() else f": {told}" if told else "")
+        for page in pages
+        for name, told in [heading(NOTEBOOKS / page)]
+    ]
     return f"# {title}\n\n" + "\n".join(lines) + "\n\n" + contents(pages, hidden=True)
 
 
@@ -96,7 +113,10 @@ def write_pages() -> None:
     shutil.rmtree(PAGES, ignore_errors=True)
     config = get_config(path=ROOT)
     exported = {notebook: name for notebook in NOTEBOOKS.rglob("*.ipynb") if (name := default_exp(notebook))}
-    modules = {notebook: Module(f"llm_dit.{name}", f"{config.git_url}/blob/{config.branch}/llm_dit/{name}.py") for notebook, name in exported.items()}
+    modules = {
+        notebook: Module(f"llm_dit.{name}", f"{config.git_url}/blob/{config.branch}/llm_dit/{name}.py")
+        for notebook, name in exported.items()
+    }
     known = {short: full for module in modules.values() for short, full in names_of(module).items()}
     structure = sections()
     for name in ["index.ipynb", *(page for pages in structure.values() for page in pages)]:
@@ -131,7 +151,22 @@ def main() -> int:
     write_pages()
     made = ROOT / "_build/site/html"
     shutil.rmtree(made.parent, ignore_errors=True)
-    failed = build_main(["-q", "-W", "--keep-going", "-E", "-b", "html", "-c", str(ROOT / "docs"), "-d", str(ROOT / "_build/doctrees"), str(PAGES), str(made)])
+    failed = build_main(
+        [
+            "-q",
+            "-W",
+            "--keep-going",
+            "-E",
+            "-b",
+            "html",
+            "-c",
+            str(ROOT / "docs"),
+            "-d",
+            str(ROOT / "_build/doctrees"),
+            str(PAGES),
+            str(made),
+        ]
+    )
     if not failed:
         shutil.rmtree(SITE, ignore_errors=True)
         (made / "_static/webpack-macros.html").unlink(missing_ok=True)  # a template of the theme, not a page

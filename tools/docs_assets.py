@@ -1,4 +1,7 @@
-"""Fetch the scripts that the documentation serves itself, from npm, each held against its SHA-512: `python tools/docs_assets.py FOLDER`."""
+"""Fetch the scripts that the documentation serves itself, from npm, each held against its SHA-512: `python
+tools/docs_assets.py FOLDER`.
+"""
+
 import base64
 import hashlib
 import io
@@ -9,9 +12,24 @@ from urllib.request import urlopen
 
 #: URL of a package on npm, its `integrity` there, and the file that is taken from it.
 ASSETS = [
-    ("https://registry.npmjs.org/requirejs/-/requirejs-2.3.8.tgz", "sha512-7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==", "package/require.js", "require.min.js"),
-    ("https://registry.npmjs.org/@jupyter-widgets/html-manager/-/html-manager-1.0.15.tgz", "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==", "package/dist/embed-amd.js", "embed-amd.js"),
-    ("https://registry.npmjs.org/mathjax/-/mathjax-3.2.2.tgz", "sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==", "package/es5/tex-svg.js", "tex-svg.js"),
+    (
+        "https://registry.npmjs.org/requirejs/-/requirejs-2.3.8.tgz",
+        "sha512-7/cTSLOdYkNBNJcDMWf+luFvMriVm7eYxp4BcFCsAX0wF421Vyce5SXP17c+Jd5otXKGNehIonFlyQXSowL6Mw==",
+        "package/require.js",
+        "require.min.js",
+    ),
+    (
+        "https://registry.npmjs.org/@jupyter-widgets/html-manager/-/html-manager-1.0.15.tgz",
+        "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
+        "package/dist/embed-amd.js",
+        "embed-amd.js",
+    ),
+    (
+        "https://registry.npmjs.org/mathjax/-/mathjax-3.2.2.tgz",
+        "sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw==",
+        "package/es5/tex-svg.js",
+        "tex-svg.js",
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ pytest files. They run in a fork of this process, which has the slow imports beh
 project: the working tree is never changed. Mutants with which the module cannot be imported do not count.
 `tests/mutants.txt` lists those that behave as the module does, each with the reason.
 """
+
 import argparse
 import contextlib
 import importlib
@@ -28,11 +29,13 @@ from pathlib import Path
 
 import parso
 from cosmic_ray.ast import Visitor
-from cosmic_ray.operators import binary_operator_replacement as binary
-from cosmic_ray.operators import boolean_replacer as boolean
-from cosmic_ray.operators import break_continue
-from cosmic_ray.operators import comparison_operator_replacement as comparison
-from cosmic_ray.operators import unary_operator_replacement as unary
+from cosmic_ray.operators import (
+    binary_operator_replacement as binary,
+    boolean_replacer as boolean,
+    break_continue,
+    comparison_operator_replacement as comparison,
+    unary_operator_replacement as unary,
+)
 from cosmic_ray.operators.number_replacer import NumberReplacer
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.operators.remove_decorator import RemoveDecorator
@@ -48,8 +51,10 @@ TESTS = {
     "store": ("test_store.py", "09_store", "tests/test_safety.py tests/test_sweeps.py -k 'store or safetensors_says'"),
 }
 QUIET = ["-x", "-q", "-p", "no:cacheprovider"]
-SLOW_IMPORTS = ("torch pandas pydantic yaml PIL.Image matplotlib.pyplot ipywidgets hypothesis pytest nbdev.test "
-                "diffusers transformers.models.qwen3.modeling_qwen3").split()
+SLOW_IMPORTS = (
+    "torch pandas pydantic yaml PIL.Image matplotlib.pyplot ipywidgets hypothesis pytest nbdev.test "
+    "diffusers transformers.models.qwen3.modeling_qwen3"
+).split()
 
 
 class Replacement(Operator):
@@ -71,6 +76,7 @@ class Replacement(Operator):
 
 class RemoveStatement(Replacement):
     """Removes a `raise`, a call whose value is not used, and an assignment that is not to a plain name."""
+
     code = "pass"
 
     def applies(self, node):
@@ -83,6 +89,7 @@ class RemoveStatement(Replacement):
 
 class ReturnNone(Replacement):
     """Returns None instead of a value."""
+
     code = "return None"
 
     def applies(self, node):
@@ -91,6 +98,7 @@ class ReturnNone(Replacement):
 
 class OtherException(Replacement):
     """Lets an exception through that is handled."""
+
     code = "KeyboardInterrupt"
 
     def applies(self, node):
@@ -104,6 +112,7 @@ class OtherException(Replacement):
 
 class DropFilter(Replacement):
     """Removes the condition of a comprehension."""
+
     code = "if True"
 
     def applies(self, node):
@@ -112,6 +121,7 @@ class DropFilter(Replacement):
 
 class SwapIn(Replacement):
     """Replaces `in` with `not in`."""
+
     code = "not in"
 
     def applies(self, node):
@@ -120,6 +130,7 @@ class SwapIn(Replacement):
 
 class SwapNotIn(SwapIn):
     """Replaces `not in` with `in`."""
+
     code = "in"
 
     def applies(self, node):
@@ -168,6 +179,7 @@ def enclosing(node) -> str:
 @dataclass(frozen=True)
 class Mutant:
     """A module with one change."""
+
     module: str
     line: int
     name: str  # function, and the code before and after; the same while that line stays the same
@@ -189,15 +201,19 @@ def mutants(module: str, source: str) -> list[Mutant]:
     return sorted(found.values(), key=lambda mutant: mutant.line)
 
 
+def _shared(a: str, b: str) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
 def change(old: str, new: str, around: int = 24) -> str:
     """Return the code before and after, with some letters around it."""
-    start = len(os.path.commonprefix([old, new]))
-    end = len(os.path.commonprefix([old[start:][::-1], new[start:][::-1]]))
+    start = _shared(old, new)
+    end = _shared(old[start:][::-1], new[start:][::-1])
     first = max(start - around, old.rfind("\n", 0, start) + 1)
     pieces = []
     for text in (old, new):
         last = text.find("\n", len(text) - end)
-        pieces.append(" ".join(text[first:min(len(text) - end + around, last if last >= 0 else len(text))].split()))
+        pieces.append(" ".join(text[first : min(len(text) - end + around, last if last >= 0 else len(text))].split()))
     return " → ".join(pieces)
 
 
@@ -299,9 +315,12 @@ def report(module: str, pool) -> None:
             print(f"llm_dit/{module}.py:{mutant.line}: survived: {module}.{mutant.name}", flush=True)
     noticed = outcomes.count("killed") + outcomes.count("timeout")
     alike, number = outcomes.count("equivalent"), len(outcomes) - outcomes.count("unusable")
-    print(f"{module}: {number} mutants, {noticed} noticed ({outcomes.count('timeout')} by time), {alike} equivalent: "
-          f"{noticed / number:.1%} of all, {noticed / (number - alike):.1%} of those that differ; "
-          f"{seconds:.0f} s for one run", flush=True)
+    print(
+        f"{module}: {number} mutants, {noticed} noticed ({outcomes.count('timeout')} by time), {alike} equivalent: "
+        f"{noticed / number:.1%} of all, {noticed / (number - alike):.1%} of those that differ; "
+        f"{seconds:.0f} s for one run",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 python tools/readme.py [FOLDER]   (FOLDER: where to write instead of the project's root)
 """
+
 import re
 import shutil
 import sys
@@ -30,9 +31,13 @@ def readable(notebook):
 
 def write_readme(folder):
     notebook = readable(nbformat.read(ROOT / "nbs/index.ipynb", as_version=4))
-    markdown, resources = MarkdownExporter().from_notebook_node(notebook, {"output_files_dir": IMAGES, "unique_key": "index"})
+    markdown, resources = MarkdownExporter().from_notebook_node(
+        notebook, {"output_files_dir": IMAGES, "unique_key": "index"}
+    )
     note = "<!-- Written by tools/readme.py from nbs/index.ipynb: edit the notebook, then `make export`. -->\n\n"
-    markdown = re.sub(r"\]\((?!https?:|nbs/|#)([^)]+\.ipynb)\)", r"](nbs/\1)", markdown)  # the README is a folder above the notebooks
+    markdown = re.sub(
+        r"\]\((?!https?:|nbs/|#)([^)]+\.ipynb)\)", r"](nbs/\1)", markdown
+    )  # the README is a folder above the notebooks
     (folder / "README.md").write_text(note + re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n")
     shutil.rmtree(folder / IMAGES, ignore_errors=True)
     for name, data in resources["outputs"].items():

@@ -2,6 +2,7 @@
 
 python tools/template_schema.py
 """
+
 import json
 from pathlib import Path
 

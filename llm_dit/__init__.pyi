@@ -1,0 +1,70 @@
+"""Public names, for editors and type checkers; `llm_dit/__init__.py` loads from here what is asked for."""
+
+__version__: str
+
+from .backends import (
+    BackendConfig as BackendConfig,
+    FreeableBackend as FreeableBackend,
+    IncrementalBackend as IncrementalBackend,
+    NonFiniteError as NonFiniteError,
+    PromptTooLongError as PromptTooLongError,
+    SmallerBatchesWarning as SmallerBatchesWarning,
+    TextEncoderBackend as TextEncoderBackend,
+    TransformersBackend as TransformersBackend,
+)
+from .conversation import Conversation as Conversation, Message as Message, Role as Role
+from .embedding_cache import DamagedCacheWarning as DamagedCacheWarning, EmbeddingCache as EmbeddingCache
+from .encoder import ZImageTextEncoder as ZImageTextEncoder
+from .encoding import (
+    EncodingOutput as EncodingOutput,
+    TruncationWarning as TruncationWarning,
+    align_tokens as align_tokens,
+    concatenate as concatenate,
+)
+from .experiments import Results as Results, Sweep as Sweep, SweepInterrupted as SweepInterrupted
+from .foreign_syntax import PromptSyntaxWarning as PromptSyntaxWarning
+from .formatter import (
+    FormattedPrompt as FormattedPrompt,
+    Qwen3Formatter as Qwen3Formatter,
+    Span as Span,
+    SpecialTokenError as SpecialTokenError,
+    SpecialTokenWarning as SpecialTokenWarning,
+    format_prompt as format_prompt,
+)
+from .memory import MemoryPlan as MemoryPlan, MemoryWarning as MemoryWarning, memory_plans as memory_plans
+from .pipeline import GenerationInterrupted as GenerationInterrupted, ZImagePipeline as ZImagePipeline
+from .playground import Playground as Playground
+from .plots import (
+    contact_sheet as contact_sheet,
+    difference_heatmap as difference_heatmap,
+    dimension_heatmap as dimension_heatmap,
+    layer_heatmap as layer_heatmap,
+    norm_profile as norm_profile,
+    pca_scatter as pca_scatter,
+    similarity_heatmap as similarity_heatmap,
+    token_heatmap as token_heatmap,
+    xy_grid as xy_grid,
+)
+from .preview import LatentPreview as LatentPreview
+from .recipe import Generation as Generation, Recipe as Recipe, RecipeWarning as RecipeWarning
+from .schedule import flow_match_sigmas as flow_match_sigmas
+from .store import Store as Store, StoreFullError as StoreFullError, StoreWarning as StoreWarning
+from .templates import (
+    Template as Template,
+    TemplateError as TemplateError,
+    TemplateRegistry as TemplateRegistry,
+    UnknownTemplateError as UnknownTemplateError,
+    load_template as load_template,
+)
+from .values import ImageConversionWarning as ImageConversionWarning
+from .versions import VersionWarning as VersionWarning
+from .weight_files import (
+    IncompleteModelError as IncompleteModelError,
+    IncompleteWeightsError as IncompleteWeightsError,
+)
+from .widgets import (
+    CompareSlider as CompareSlider,
+    LayerExplorer as LayerExplorer,
+    TemplateBrowser as TemplateBrowser,
+    TokenStrip as TokenStrip,
+)
