@@ -67,8 +67,7 @@ def tensor_digest(
             digest.update(tensor_digest(part, getattr(x, part)).to_bytes(32, "big"))
         return int.from_bytes(digest.digest(), "big")
     digest.update(str(getattr(x, "quant_type", "")).encode())  # how GGUF reads the bytes
-    x = torch.Tensor.as_subclass(x.detach(), torch.Tensor)
-    x = x.to_dense() if x.is_mkldnn else x
+    x = x.to_dense() if x.is_mkldnn else torch.Tensor.as_subclass(x.detach(), torch.Tensor)
     dtype = _smallest_dtype(x)
     digest.update(str(dtype).encode())
     for block in _blocks(x):
@@ -257,6 +256,8 @@ class PartFingerprint:
     def value(self) -> str:  # 16 hexadecimal digits
         "Return the fingerprint; wait for files that are still being read."
         self._reader.join()
+        if self._found is None:
+            self._read()  # a fork has no threads of the process before it
         self._look_again()
         return hashlib.sha256(_plain([f"{self._found or 0:064x}", self._config]).encode()).hexdigest()[:16]
 
@@ -265,6 +266,7 @@ class PartFingerprint:
             with suppress(OSError, ValueError):  # a file that was taken away since: `value` reads the memory then
                 self._found = compute()
 
+        self._read = read
         thread = Thread(target=read, name="fingerprint")
         thread.start()
         return thread

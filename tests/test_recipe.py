@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
 from llm_dit.backends import MODEL_NAMES
 from llm_dit.experiments import _sentence
+from llm_dit.fingerprints import PartFingerprint
 
 pytestmark = pytest.mark.side_by_side
 PROMPT = "a red circle on a blue background"
@@ -179,6 +180,36 @@ def test_an_embedding_is_made_in_the_dtype_that_is_shown():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = encoder.encode("a red circle").embedding
     assert inside.equal(ZImageTextEncoder.from_pretrained("tiny", device="cpu").encode("a red circle").embedding)
+
+
+AFTER_A_FORK = """
+import os, threading, time
+from llm_dit import ZImagePipeline
+from llm_dit.fingerprints import file_sum
+from llm_dit import fingerprints
+usual, late = file_sum, threading.Event()
+fingerprints.file_sum = lambda file: (late.wait(60), usual(file))[1]
+pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
+if not (child := os.fork()):
+    late.set()
+    os._exit(pipe.weights != {weights})
+assert os.waitpid(child, 0)[1] == 0, "the child reads the files"
+late.set()
+assert pipe.weights == {weights}
+"""
+
+
+def test_a_fork_while_files_are_read(pipe):
+    """The thread that reads them is not in the child."""
+    code = AFTER_A_FORK.replace("{weights}", repr(pipe.weights))
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_packed_weights_are_read_from_memory(pipe):
+    packed = pipe.encoder.backend.model
+    plain = ZImageTextEncoder.from_pretrained("tiny", device="cpu", pack_weights=False).backend.model
+    assert any(x.is_mkldnn for x in packed.buffers()), "this machine packs weights"
+    assert PartFingerprint().watch(lambda: packed).value() == PartFingerprint().watch(lambda: plain).value()
 
 
 NEWER_SWITCHES = """
