@@ -26,7 +26,7 @@ from threading import Thread, main_thread
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import _TYPES
 
 from .files import write_file
 
@@ -99,9 +99,28 @@ def _sum_of_file(file):
     if Path(file).suffix != ".safetensors":
         with open(file, "rb") as opened:
             return int(hashlib.file_digest(opened, "sha256").hexdigest(), 16)
-    with safe_open(file, framework="pt") as opened:
-        return (
-            sum(tensor_digest(name.removeprefix("model."), opened.get_tensor(name)) for name in opened.keys()) % 2**256
+    with open(file, "rb") as opened:
+        return sum(tensor_digest(name.removeprefix("model."), x) for name, x in _tensors(opened)) % 2**256
+
+
+def _tensors(opened):
+    """Yield names and tensors of a safetensors file, read and not mapped: a mapped file that another program shortens
+    ends the process.
+    """
+    length = int.from_bytes(opened.read(8), "little")
+    header = json.loads(opened.read(min(length, os.fstat(opened.fileno()).st_size)))
+    for name, said in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = said["data_offsets"]
+        data = bytearray(end - begin)
+        opened.seek(8 + length + begin)
+        if opened.readinto(data) != len(data) or said["dtype"] not in _TYPES:
+            raise ValueError(f"{name} cannot be read")
+        dtype = _TYPES[said["dtype"]]
+        yield (
+            name,
+            (torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)).reshape(said["shape"]),
         )
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
-from llm_dit.backends import MODEL_NAMES
+from llm_dit.backends import MODEL_NAMES, resolve_model
 from llm_dit.experiments import _sentence
 from llm_dit.fingerprints import PartFingerprint
 
@@ -203,6 +203,27 @@ def test_a_fork_while_files_are_read(pipe):
     """The thread that reads them is not in the child."""
     code = AFTER_A_FORK.replace("{weights}", repr(pipe.weights))
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+SHORTENED = """
+import os, sys
+from llm_dit import fingerprints
+usual = fingerprints.tensor_digest
+def shorten(name, x): # as another program may, while the thread reads
+    os.truncate(sys.argv[1], 100_000)
+    return usual(name, x)
+fingerprints.tensor_digest = shorten
+try: fingerprints.file_sum(sys.argv[1])
+except ValueError: print("told")
+"""
+
+
+def test_a_file_that_is_shortened_while_it_is_read(tmp_path):
+    """A bus error would end the process, and the kernel of a notebook."""
+    name = "diffusion_pytorch_model.safetensors"
+    file = shutil.copy(f"{resolve_model('tiny')}/transformer/{name}", tmp_path)
+    done = subprocess.run([sys.executable, "-c", SHORTENED, file], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "told\n"), done.stderr
 
 
 def test_packed_weights_are_read_from_memory(pipe):
