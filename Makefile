@@ -51,7 +51,6 @@ browser:  ## Debian's Chromium for the browser tests, where no Chromium or Chrom
 
 export: $(READY)  ## notebooks -> llm_dit/, README.md and the templates' JSON Schema
 	$(BIN)/nbdev_export
-	$(BIN)/ruff format --quiet llm_dit
 	$(BIN)/python tools/template_schema.py
 	$(BIN)/python tools/readme.py
 
