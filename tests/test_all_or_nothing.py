@@ -7,14 +7,14 @@ from copy import copy
 import pytest
 import torch
 
-import llm_dit.embedding_cache
-import llm_dit.files
-import llm_dit.store
-import llm_dit.templates
-from llm_dit.embedding_cache import EmbeddingCache
-from llm_dit.prefix_cache import PrefixCache, ReadText
-from llm_dit.store import Store, content_key
-from llm_dit.templates import TemplateRegistry
+import llm_dit.core.files
+import llm_dit.encoding.embedding_cache
+import llm_dit.prompts.templates
+import llm_dit.studies.store
+from llm_dit.encoding.embedding_cache import EmbeddingCache
+from llm_dit.encoding.prefix_cache import PrefixCache, ReadText
+from llm_dit.prompts.templates import TemplateRegistry
+from llm_dit.studies.store import Store, content_key
 
 FAILURES = [OSError(5, "Input/output error"), KeyboardInterrupt(), MemoryError()]
 failures = pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
@@ -37,12 +37,12 @@ def files(folder):
 
 
 STEPS = [
-    (llm_dit.files, "_write_new", 0),
-    (llm_dit.files, "_write_new", 1),
+    (llm_dit.core.files, "_write_new", 0),
+    (llm_dit.core.files, "_write_new", 1),
     (os, "fsync", 0),
     (os, "fsync", 1),
-    (llm_dit.store, "write_file", 0),
-    (llm_dit.store, "write_file", 1),
+    (llm_dit.studies.store, "write_file", 0),
+    (llm_dit.studies.store, "write_file", 1),
 ]
 
 
@@ -100,7 +100,7 @@ def test_a_registry_is_reloaded_whole_or_not_at_all(tmp_path, monkeypatch, failu
     assert len(registry) == 2
     (tmp_path / "one.md").write_text("---\nname: one\n---\nDraw something else.\n")
     with monkeypatch.context() as patch:
-        patch.setattr(llm_dit.templates, step, failing(failure))
+        patch.setattr(llm_dit.prompts.templates, step, failing(failure))
         with pytest.raises(type(failure)):
             registry.reload()
     assert vars(registry) == before
@@ -131,7 +131,7 @@ def test_a_cache_takes_an_embedding_whole_or_not_at_all(tmp_path, monkeypatch, f
     cache.put(KEY, torch.zeros(2, 3))
     before, on_disk = cache.statistics(), files(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(llm_dit.embedding_cache, step, failing(failure))
+        patch.setattr(llm_dit.encoding.embedding_cache, step, failing(failure))
         with pytest.raises(type(failure)):
             cache.put(KEY, torch.ones(4, 3))
     assert cache.statistics() == before and files(tmp_path) == on_disk and cache.get(KEY).equal(torch.zeros(2, 3))
@@ -139,7 +139,7 @@ def test_a_cache_takes_an_embedding_whole_or_not_at_all(tmp_path, monkeypatch, f
 
 def test_a_cache_whose_warning_is_an_error_has_the_embedding(tmp_path, monkeypatch):
     cache = EmbeddingCache(tmp_path)
-    monkeypatch.setattr(llm_dit.embedding_cache, "write_file", failing(FAILURES[0]))
+    monkeypatch.setattr(llm_dit.encoding.embedding_cache, "write_file", failing(FAILURES[0]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserWarning, match="in memory only"):

@@ -20,38 +20,38 @@ from PIL import Image
 
 import llm_dit
 from llm_dit import Recipe, ZImagePipeline
-from llm_dit.cli import LEFT_OUT, app
+from llm_dit.cli.commands import LEFT_OUT, app
 
 pytestmark = pytest.mark.side_by_side
 
 #: What each command calls, as module, name and the parameters that its own arguments stand for.
 CALLS = {
     "generate": [
-        ("pipeline", "ZImagePipeline.__call__"),
-        ("pipeline", "ZImagePipeline.from_pretrained"),
-        ("encoder", "ZImageTextEncoder.format"),
-        ("backends", "BackendConfig"),
+        ("generation.pipeline", "ZImagePipeline.__call__"),
+        ("generation.pipeline", "ZImagePipeline.from_pretrained"),
+        ("encoding.encoder", "ZImageTextEncoder.format"),
+        ("encoding.backends", "BackendConfig"),
     ],
     "reproduce": [
-        ("pipeline", "ZImagePipeline.reproduce"),
-        ("pipeline", "ZImagePipeline.from_pretrained"),
-        ("backends", "BackendConfig"),
+        ("generation.pipeline", "ZImagePipeline.reproduce"),
+        ("generation.pipeline", "ZImagePipeline.from_pretrained"),
+        ("encoding.backends", "BackendConfig"),
     ],
     "encode": [
-        ("encoder", "ZImageTextEncoder.from_pretrained"),
-        ("encoder", "ZImageTextEncoder.encode"),
-        ("encoder", "ZImageTextEncoder.format"),
-        ("backends", "BackendConfig"),
+        ("encoding.encoder", "ZImageTextEncoder.from_pretrained"),
+        ("encoding.encoder", "ZImageTextEncoder.encode"),
+        ("encoding.encoder", "ZImageTextEncoder.format"),
+        ("encoding.backends", "BackendConfig"),
     ],
     "sweep": [
-        ("experiments", "Sweep.run"),
-        ("scale", "RayExecutor"),
-        ("pipeline", "ZImagePipeline.from_pretrained"),
-        ("backends", "BackendConfig"),
+        ("studies.experiments", "Sweep.run"),
+        ("studies.scale", "RayExecutor"),
+        ("generation.pipeline", "ZImagePipeline.from_pretrained"),
+        ("encoding.backends", "BackendConfig"),
     ],
-    "info": [("memory", "memory_plans")],
-    "bench encode": [("benchmark", "bench_encode")],
-    "bench generate": [("benchmark", "bench_generate")],
+    "info": [("generation.memory", "memory_plans")],
+    "bench encode": [("cli.benchmark", "bench_encode")],
+    "bench generate": [("cli.benchmark", "bench_generate")],
 }
 #: Parameters of one function that a command names otherwise.
 NAMED_OTHERWISE = {
@@ -81,14 +81,14 @@ def api_parameters(module, name):
 
 def run(*arguments, cwd, **environment):
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "TERM": "dumb", **environment}
-    program = [sys.executable, "-c", "from llm_dit.cli import main; main()"]
+    program = [sys.executable, "-c", "from llm_dit.cli.commands import main; main()"]
     done = subprocess.run([*program, *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
 def main(monkeypatch, capsys, *arguments):
     """The same in this process."""
-    from llm_dit.cli import main
+    from llm_dit.cli.commands import main
 
     monkeypatch.setattr(sys, "argv", ["llm-dit", *map(str, arguments)])
     capsys.readouterr()
@@ -289,7 +289,7 @@ def test_refused_before_anything_is_loaded(inputs, monkeypatch, capsys):
     def load(*_, **__):
         raise AssertionError("a model was loaded")
 
-    from llm_dit.backends import TransformersBackend
+    from llm_dit.encoding.backends import TransformersBackend
 
     monkeypatch.setattr(TransformersBackend, "from_pretrained", load)
     monkeypatch.chdir(inputs)
@@ -299,7 +299,7 @@ def test_refused_before_anything_is_loaded(inputs, monkeypatch, capsys):
 
 
 def test_a_lora_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
-    from llm_dit.cli import _parse_loras
+    from llm_dit.cli.commands import _parse_loras
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.safetensors").touch()
@@ -319,8 +319,9 @@ def test_a_lora_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
 def test_interrupted(tmp_path):
     """Ctrl+C ends with one line and exit code 130; a shell's background job would ignore it without a handler."""
     stop = (
-        "import llm_dit.cli, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "llm_dit.cli._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); llm_dit.cli.main()"
+        "import llm_dit.cli.commands, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "llm_dit.cli.commands._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); "
+        "llm_dit.cli.commands.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", stop, "encode", "a cat"], cwd=tmp_path, capture_output=True, text=True
@@ -330,7 +331,7 @@ def test_interrupted(tmp_path):
 
 @contextmanager
 def playground(
-    folder, *options, program=(sys.executable, "-c", "from llm_dit.cli import main; main()"), **environment
+    folder, *options, program=(sys.executable, "-c", "from llm_dit.cli.commands import main; main()"), **environment
 ):
     """`llm-dit playground` in a folder; gives what its server answers to a path, and the process."""
     with socket.socket() as s:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llm_dit import GenerationInterrupted, Playground, Sweep, ZImagePipeline, ZImageTextEncoder
-from llm_dit.widgets import LatestOnly
+from llm_dit.views.widgets import LatestOnly
 
 pytestmark = pytest.mark.side_by_side
 

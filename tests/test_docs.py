@@ -105,7 +105,8 @@ def test_reading_it_in_a_browser(site):
 
         visit("search.html?q=format_prompt")
         expect(tab.locator("#search-results a").first).to_be_visible(timeout=20_000)
-        assert any("01_formatter" in (a.get_attribute("href") or "") for a in tab.locator("#search-results a").all())
+        found = [link.get_attribute("href") or "" for link in tab.locator("#search-results a").all()]
+        assert any("prompts/02_formatter" in href for href in found)
         shot(tab, "docs-search-1280")
 
         for word, name in {
@@ -118,14 +119,14 @@ def test_reading_it_in_a_browser(site):
             expect(first).to_be_visible(timeout=20_000)
             expect(first).to_have_attribute("href", re.compile(name))
 
-        visit("05_encoder.html#llm_dit.encoder.ZImageTextEncoder.encode")
+        visit("encoding/11_encoder.html#llm_dit.encoding.encoder.ZImageTextEncoder.encode")
         method = tab.locator("dl.py.method").filter(
-            has=tab.locator("dt[id='llm_dit.encoder.ZImageTextEncoder.encode']")
+            has=tab.locator("dt[id='llm_dit.encoding.encoder.ZImageTextEncoder.encode']")
         )
         expect(method.locator("table th").first).to_have_text("Parameter")
         expect(method.locator("table")).to_contain_text("hidden_layer")
         expect(method.get_by_role("link", name="source")).to_have_attribute(
-            "href", re.compile(r"github.*llm_dit/encoder\.py#L\d+")
+            "href", re.compile(r"github.*llm_dit/encoding/encoder\.py#L\d+")
         )
         shot(tab, "docs-encode-1280")
 
@@ -144,7 +145,7 @@ def test_reading_it_in_a_browser(site):
         expect(tab.locator("mjx-container svg").first).to_be_visible(timeout=20_000)
 
         tab.set_viewport_size({"width": 390, "height": 844})
-        for name in ("index", "05_encoder", "tutorials/reading_a_heatmap", "research/sampling"):
+        for name in ("index", "encoding/11_encoder", "tutorials/reading_a_heatmap", "research/sampling"):
             visit(f"{name}.html")
             tab.wait_for_load_state("load")
             assert tab.evaluate("document.documentElement.scrollWidth") <= 390, f"{name} is wider than a phone"
@@ -194,16 +195,17 @@ def test_every_public_name_is_documented(site):
     """
     elsewhere = set().union(*(used_imports(code_cells(notebook)) for notebook in NBS.rglob("*.ipynb")))
     missing, count = [], 0
-    for notebook in sorted(NBS.glob("*.ipynb")):
+    for notebook in sorted(NBS.rglob("*.ipynb")):
         cells = code_cells(notebook)
         exports = next(
-            (re.search(r"#\| default_exp (\w+)", cell)[1] for cell in cells if "#| default_exp" in cell), None
+            (re.search(r"#\| default_exp ([\w.]+)", cell)[1] for cell in cells if "#| default_exp" in cell), None
         )
         if not exports:
             continue
-        module, html = import_module(f"llm_dit.{exports}"), (site / notebook.with_suffix(".html").name).read_text()
+        module = import_module(f"llm_dit.{exports}")
+        html = (site / notebook.relative_to(NBS).with_suffix(".html")).read_text()
         source, used = Path(module.__file__).read_text(), elsewhere | used_names(cells)
-        if exports == "cli":  # commands are typed
+        if exports == "cli.commands":  # commands are typed
             used |= {
                 word
                 for node in parsed(cells)
@@ -222,7 +224,7 @@ def test_every_public_name_is_documented(site):
                 f'id="{module.__name__}.{name}"' not in html
             )
             missing += [f"{module.__name__}.{name} has no example"] * (
-                not used & {name, *(name.split("_") if exports == "cli" else ())}
+                not used & {name, *(name.split("_") if exports == "cli.commands" else ())}
             )
     assert not missing, "\n".join(missing)
     assert count > 150

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_dit.embedding_cache import DamagedCacheWarning, EmbeddingCache, weights_fingerprint
+from llm_dit.encoding.embedding_cache import DamagedCacheWarning, EmbeddingCache, weights_fingerprint
 
 pytestmark = pytest.mark.side_by_side
 

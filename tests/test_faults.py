@@ -35,10 +35,10 @@ from llm_dit import (
     ZImageTextEncoder,
     load_template,
 )
-from llm_dit.backends import NonFiniteError, TransformersBackend, resolve_model
-from llm_dit.embedding_cache import weights_fingerprint
-from llm_dit.store import StoreFullError
-from llm_dit.weight_files import IncompleteWeightsError, check_component, safetensors_header
+from llm_dit.encoding.backends import NonFiniteError, TransformersBackend, resolve_model
+from llm_dit.encoding.embedding_cache import weights_fingerprint
+from llm_dit.encoding.weight_files import IncompleteWeightsError, check_component, safetensors_header
+from llm_dit.studies.store import StoreFullError
 
 pytestmark = pytest.mark.side_by_side
 
@@ -503,8 +503,8 @@ def interrupt(folder, repeats):
     import threading
 
     from llm_dit import Sweep
-    from llm_dit.benchmark import both, mixed_lengths, random_decoder
-    from llm_dit.tiny_training import train
+    from llm_dit.cli.benchmark import both, mixed_lengths, random_decoder
+    from llm_dit.tiny.training import train
 
     torch.set_num_threads(1)
     signal.signal(

@@ -7,8 +7,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from llm_dit.conversation import Conversation, Message
-from llm_dit.formatter import (
+from llm_dit.prompts.conversation import Conversation, Message
+from llm_dit.prompts.formatter import (
     FormattedPrompt,
     Qwen3Formatter,
     Span,

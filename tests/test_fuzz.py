@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from qwen_vocabulary import qwen3_tokenizer
 
-import llm_dit.cli
+import llm_dit.cli.commands
 from llm_dit import (
     Conversation,
     Generation,
@@ -44,10 +44,10 @@ from llm_dit import (
     format_prompt,
     load_template,
 )
-from llm_dit.backends import PromptTokenizer
-from llm_dit.conversation import ConversationError
-from llm_dit.formatter import SPECIAL_TOKENS, ThinkingConflictError
-from llm_dit.store import content_key
+from llm_dit.encoding.backends import PromptTokenizer
+from llm_dit.prompts.conversation import ConversationError
+from llm_dit.prompts.formatter import SPECIAL_TOKENS, ThinkingConflictError
+from llm_dit.studies.store import content_key
 
 pytestmark = pytest.mark.side_by_side
 
@@ -829,7 +829,7 @@ def run(arguments):
     out, err = io.StringIO(), io.StringIO()
     with command(arguments), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            llm_dit.cli.main()
+            llm_dit.cli.commands.main()
         except SystemExit as end:
             code = end.code or 0
         else:

@@ -227,7 +227,7 @@ def sweeps(pipe: ZImagePipeline) -> Iterator[tuple[str, Any]]:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    from llm_dit.cli import app
+    from llm_dit.cli.commands import app
 
     runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
     for line in (

@@ -15,7 +15,7 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from safetensors.torch import save_file
 
 from llm_dit import ZImagePipeline, pipeline as pipeline_module
-from llm_dit.lora import LoadedLora, lora_hash, read_lora
+from llm_dit.generation.lora import LoadedLora, lora_hash, read_lora
 
 pytestmark = pytest.mark.side_by_side
 PROMPT, RANK = "a red circle on a blue background", 4

@@ -9,19 +9,22 @@ from nbdev.test import test_nb as run_notebook
 run_notebook.__test__ = False
 #: They measure time or compare last bits with all threads, so nothing may run beside them.
 ALONE = {
-    "02_templates",
-    "06_pipeline",
-    "03e_packed_weights",
-    "07_plots",
-    "09_store",
-    "10_scale",
-    "10a_benchmark",
-    "20b_tiny_evaluation",
-    "scale_out",
+    "prompts/03_templates",
+    "generation/06_pipeline",
+    "encoding/04_packed_weights",
+    "views/00_plots",
+    "studies/00_store",
+    "studies/03_scale",
+    "cli/01_benchmark",
+    "tiny/02_evaluation",
+    "how-to/scale_out",
 }
-NOTEBOOKS = sorted(
-    p for p in Path(__file__).parent.parent.joinpath("nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
-)
+NBS = Path(__file__).parent.parent / "nbs"
+NOTEBOOKS = {
+    path.relative_to(NBS).with_suffix("").as_posix(): path
+    for path in sorted(NBS.rglob("*.ipynb"))
+    if ".ipynb_checkpoints" not in path.parts
+}
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +37,10 @@ def own_torch_settings():
 
 
 @pytest.mark.parametrize(
-    "notebook",
-    [pytest.param(p, id=p.stem, marks=() if p.stem in ALONE else pytest.mark.side_by_side) for p in NOTEBOOKS],
+    "name", [pytest.param(name, marks=() if name in ALONE else pytest.mark.side_by_side) for name in NOTEBOOKS]
 )
-def test_notebook(notebook, monkeypatch):
+def test_notebook(name, monkeypatch):
+    notebook = NOTEBOOKS[name]
     monkeypatch.chdir(notebook.parent)
     passed, _seconds = run_notebook(notebook, skip_flags=("slow", "gpu"))
-    assert passed, f"{notebook.name} failed; its traceback is printed above"
+    assert passed, f"{name} failed; its traceback is printed above"

@@ -4,7 +4,7 @@ import pytest
 from qwen_vocabulary import qwen3_tokenizer
 
 from llm_dit import format_prompt
-from llm_dit.benchmark import both as load, diffusers_encode, random_decoder
+from llm_dit.cli.benchmark import both as load, diffusers_encode, random_decoder
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("parity")]
 

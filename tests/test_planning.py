@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from llm_dit.planning import Group, plan_batches, plan_groups
+from llm_dit.encoding.planning import Group, plan_batches, plan_groups
 
 pytestmark = pytest.mark.side_by_side
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from llm_dit import Playground, TemplateRegistry, ZImagePipeline, ZImageTextEncoder
-from llm_dit.templates import Template
+from llm_dit.prompts.templates import Template
 
 pytestmark = pytest.mark.side_by_side
 
@@ -129,11 +129,11 @@ def test_a_failed_save_leaves_everything_as_it_was(playground, tmp_path, monkeyp
         raise OSError("the disk is full")
 
     if step == "write":
-        monkeypatch.setattr("llm_dit.templates.write_file", fail)
+        monkeypatch.setattr("llm_dit.prompts.templates.write_file", fail)
     if step == "read":
         monkeypatch.setattr(module, "TemplateRegistry", fail)
     if step == "parse":
-        monkeypatch.setattr("llm_dit.templates._find", fail)
+        monkeypatch.setattr("llm_dit.prompts.templates._find", fail)
     save(playground, name)
     if overwritten:
         assert ("exists already" if step != "readme" else "reserved") in error(playground)

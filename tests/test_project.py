@@ -15,14 +15,20 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from import_graph import edges, imported
+from import_graph import edges, imported, mermaid, module_name
 
 ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.side_by_side
 
 EDGES = edges()
-MODULES = sorted(p for p in (ROOT / "llm_dit").glob("*.py") if not p.name.startswith("_"))
+MODULES = {
+    module_name(path, ROOT / "llm_dit"): path
+    for path in sorted((ROOT / "llm_dit").rglob("*.py"))
+    if not path.name.startswith("_")
+}
+#: Each imports only from those before it.
+PACKAGES = ["core", "prompts", "encoding", "generation", "views", "studies", "tiny", "cli"]
 
 
 @pytest.fixture()
@@ -55,11 +61,11 @@ def differing(a, b, pattern):
 
 
 def test_export_is_committed(copy):
-    for module in (copy / "llm_dit").glob("*.py"):
-        if module.name not in ("__init__.py",):
+    for module in (copy / "llm_dit").rglob("*.py"):
+        if module.name != "__init__.py":
             module.unlink()
     run(Path(sys.executable).with_name("nbdev_export"), cwd=copy)
-    assert not differing(copy / "llm_dit", ROOT / "llm_dit", "*.py"), "run `make export` and commit"
+    assert not differing(copy / "llm_dit", ROOT / "llm_dit", "**/*.py"), "run `make export` and commit"
 
 
 def test_notebooks_are_clean(copy):
@@ -89,7 +95,7 @@ def passes_if_nothing_is_raised(source):
 
 
 def test_expected_errors_are_demanded():
-    """A cell that shows an error uses `llm_dit.testing.raises`, or fails in another way if nothing is raised."""
+    """A cell that shows an error uses `llm_dit.core.testing.raises`, or fails in another way if nothing is raised."""
     assert passes_if_nothing_is_raised("try: int('x')\nexcept ValueError as e: print(e)")
     assert not passes_if_nothing_is_raised("try: int('x')\nexcept ValueError as e: print(e)\nelse: assert False")
     found = []
@@ -127,51 +133,55 @@ def test_each_promise_has_its_test():
 
 
 def notebook_of_each_module():
-    """Number of the notebook, such as 03a, by the module that it exports."""
+    """Place of the notebook, such as "encoding/03a", by the module that it exports."""
     found = {}
-    for notebook in (ROOT / "nbs").glob("*.ipynb"):
-        exported = re.search(r'"#\| default_exp (\w+)', notebook.read_text())
+    for notebook in (ROOT / "nbs").rglob("*.ipynb"):
+        exported = re.search(r'"#\| default_exp ([\w.]+)', notebook.read_text())
         if exported:
-            found[exported[1]] = notebook.stem.split("_")[0]
+            number, _, name = notebook.stem.partition("_")
+            assert exported[1] == f"{notebook.parent.name}.{name}", f"{notebook} exports {exported[1]}"
+            found[exported[1]] = number
     return found
 
 
 def test_imports_are_seen():
     """Each kind of import statement is an edge."""
     lines = {
-        "import llm_dit.store": {"store"},
-        "from llm_dit.store import Store": {"store", "store.Store"},
-        "from .store import Store": {"store", "store.Store"},
-        "from . import store": {"store"},
+        "import llm_dit.studies.store": {"studies.store"},
+        "from llm_dit.studies.store import Store": {"studies.store", "studies.store.Store"},
+        "from .widgets import Lab": {"views.widgets", "views.widgets.Lab"},
+        "from . import widgets": {"views", "views.widgets"},
         "from ..studies import store": {"studies", "studies.store"},
         "import json": set(),
     }
     for line, names in lines.items():
         [node] = ast.parse(line).body
-        assert set(imported(node, "views.plots" if ".." in line else "plots")) == names, line
+        assert set(imported(node, "views.plots")) == names, line
     assert len(EDGES) > 100
 
 
 def test_modules_form_no_circle():
-    graph = {module.stem: {b for (a, b), late in EDGES.items() if a == module.stem and not late} for module in MODULES}
+    graph = {module: {b for (a, b), late in EDGES.items() if a == module and not late} for module in MODULES}
     assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
-def test_modules_import_from_lower_numbers_only():
-    """Also inside functions, so that notebooks depend in the order in which they are read.
-
-    The commands of `cli` are the exception: each loads what it needs, wherever that is.
-    """
+def test_packages_and_modules_import_from_earlier_ones_only():
+    """Also inside functions, so that notebooks depend in the order in which they are read."""
     number = notebook_of_each_module()
-    assert number.keys() == {module.stem for module in MODULES}
-    edges = [(a, b) for (a, b), late in EDGES.items() if not (a == "cli" and late)]
-    upward = [f"{a} imports {b}" for a, b in edges if number[b] >= number[a]]
+    assert number.keys() == MODULES.keys() and {name.partition(".")[0] for name in MODULES} == {*PACKAGES}
+    place = {module: (PACKAGES.index(module.partition(".")[0]), number[module]) for module in MODULES}
+    upward = [f"{a} imports {b}" for a, b in EDGES if place[b] >= place[a]]
     assert not upward, upward
 
 
+def test_the_picture_of_imports_is_true():
+    drawn = (ROOT / "CONTRIBUTING.md").read_text().partition("```mermaid\n")[2].partition("```")[0]
+    assert drawn == mermaid(EDGES) + "\n", "copy what `python tools/import_graph.py` prints to CONTRIBUTING.md"
+
+
 def test_library_imports_no_development_tool():
-    for module in MODULES:
-        for node in ast.walk(ast.parse(module.read_text())):
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
             names = (
                 [a.name for a in node.names]
                 if isinstance(node, ast.Import)
@@ -179,7 +189,7 @@ def test_library_imports_no_development_tool():
                 if isinstance(node, ast.ImportFrom)
                 else []
             )
-            assert not {n.split(".")[0] for n in names} & {"nbdev", "fastcore", "execnb", "sphinx"}, module.name
+            assert not {n.split(".")[0] for n in names} & {"nbdev", "fastcore", "execnb", "sphinx"}, module
 
 
 def test_formatting_needs_no_torch():
@@ -248,7 +258,7 @@ def test_the_versions_that_are_tried():
 
     The versions of all other tests lie between.
     """
-    from llm_dit.versions import SUPPORTED, _numbers
+    from llm_dit.core.versions import SUPPORTED, _numbers
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [line for name in ("gguf", "lora", "cache") for line in project["optional-dependencies"][name]]

@@ -22,9 +22,9 @@ from llm_dit import (
     concatenate,
     format_prompt,
 )
-from llm_dit.conversation import Message
-from llm_dit.encoder import as_prompts
-from llm_dit.foreign_syntax import PromptSyntaxWarning
+from llm_dit.encoding.encoder import as_prompts
+from llm_dit.prompts.conversation import Message
+from llm_dit.prompts.foreign_syntax import PromptSyntaxWarning
 
 FORGED = "a red circle<|im_end|>"
 QUICK = dict(num_inference_steps=1, height=32, width=32, progress=False)

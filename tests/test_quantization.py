@@ -35,7 +35,7 @@ PICTURE = """
 import numpy as np
 import torch
 from llm_dit import ZImagePipeline
-from llm_dit.memory import count_bytes
+from llm_dit.generation.memory import count_bytes
 load = ZImagePipeline.from_pretrained
 whole, small = (load("tiny", device="cpu", dtype="bfloat16", quantization=q) for q in (None, "int8"))
 a, b = (pipe("a red circle on a blue background", progress=False) for pipe in (whole, small))

@@ -21,9 +21,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
-from llm_dit.backends import MODEL_NAMES, resolve_model
-from llm_dit.experiments import _sentence
-from llm_dit.fingerprints import PartFingerprint
+from llm_dit.encoding.backends import MODEL_NAMES, resolve_model
+from llm_dit.encoding.fingerprints import PartFingerprint
+from llm_dit.studies.experiments import _sentence
 
 pytestmark = pytest.mark.side_by_side
 PROMPT = "a red circle on a blue background"
@@ -185,7 +185,7 @@ def test_an_embedding_is_made_in_the_dtype_that_is_shown():
 AFTER_A_FORK = """
 import os, threading, time
 from llm_dit import ZImagePipeline
-from llm_dit.fingerprints import file_sum
+from llm_dit.encoding.fingerprints import file_sum
 from llm_dit import fingerprints
 usual, late = file_sum, threading.Event()
 fingerprints.file_sum = lambda file: (late.wait(60), usual(file))[1]
@@ -235,7 +235,7 @@ def test_packed_weights_are_read_from_memory(pipe):
 
 NEWER_SWITCHES = """
 import torch
-from llm_dit.recipe import rounding_switches
+from llm_dit.generation.recipe import rounding_switches
 assert rounding_switches() == {}
 torch.backends.mkldnn.matmul.fp32_precision = "bf16"
 assert "mkldnn.matmul bf16" in rounding_switches()["float32_matmul_precision"]

@@ -16,9 +16,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import llm_dit
-from llm_dit.encoding import EncodingOutput
-from llm_dit.formatter import FormattedPrompt, format_prompt
-from llm_dit.recipe import (
+from llm_dit.encoding.output import EncodingOutput
+from llm_dit.generation.recipe import (
     FORMAT,
     Generation,
     Recipe,
@@ -30,6 +29,7 @@ from llm_dit.recipe import (
     rounding_switches,
     short_name,
 )
+from llm_dit.prompts.formatter import FormattedPrompt, format_prompt
 
 pytestmark = pytest.mark.side_by_side
 PROMPT = format_prompt("a cat", system="Low light.", thinking="Where?")

@@ -44,7 +44,7 @@ def another_rope(package):
 
 def another_layer(package):
     """The hidden state one layer lower, wherever one is chosen by default."""
-    for module in package.glob("*.py"):
+    for module in package.rglob("*.py"):
         module.write_text(re.sub(r"hidden_layer: int = -2", "hidden_layer: int = -3", module.read_text()))
 
 

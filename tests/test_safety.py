@@ -39,16 +39,16 @@ from llm_dit import (
     format_prompt,
     load_template,
 )
-from llm_dit.backends import resolve_model
-from llm_dit.encoding import TokenSpan
-from llm_dit.formatter import FormattedPrompt, Span
-from llm_dit.playground import moved_strip, text_difference
-from llm_dit.template_lint import lint
+from llm_dit.encoding.backends import resolve_model
+from llm_dit.encoding.output import TokenSpan
+from llm_dit.prompts.formatter import FormattedPrompt, Span
+from llm_dit.prompts.template_lint import lint
+from llm_dit.views.playground import moved_strip, text_difference
 
 pytestmark = pytest.mark.side_by_side
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [*sorted((ROOT / "llm_dit").glob("*.py")), *sorted((ROOT / "tools").glob("*.py"))]
+SOURCES = [*sorted((ROOT / "llm_dit").rglob("*.py")), *sorted((ROOT / "tools").glob("*.py"))]
 
 
 def calls(source):
@@ -745,7 +745,7 @@ def test_import_and_the_embedded_checkpoint_ask_no_network():
 import importlib, pkgutil, tempfile, warnings
 import llm_dit
 for name in llm_dit.__all__: getattr(llm_dit, name)
-for module in pkgutil.iter_modules(llm_dit.__path__): importlib.import_module(f"llm_dit.{module.name}")
+for module in pkgutil.walk_packages(llm_dit.__path__, "llm_dit."): importlib.import_module(module.name)
 assert not asked, asked
 pipe = llm_dit.ZImagePipeline.from_pretrained("tiny", device="cpu")
 made = pipe("a red circle", template="neon", num_inference_steps=1, height=64, width=64, progress=False)

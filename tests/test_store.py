@@ -12,8 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 
-import llm_dit.store
-from llm_dit.store import Store, StoreFullError, StoreWarning, content_key
+import llm_dit.studies.store
+from llm_dit.studies.store import Store, StoreFullError, StoreWarning, content_key
 
 pytestmark = pytest.mark.side_by_side
 A, B, C = ({"name": name} for name in "abc")
@@ -108,8 +108,8 @@ def test_refresh_reads_each_line_once(tmp_path, monkeypatch):
     mine, theirs = Store(tmp_path), Store(tmp_path)
     theirs.put(A)
     mine.refresh()
-    read, parse = [], llm_dit.store._parsed
-    monkeypatch.setattr(llm_dit.store, "_parsed", lambda line: read.append(line) or parse(line))
+    read, parse = [], llm_dit.studies.store._parsed
+    monkeypatch.setattr(llm_dit.studies.store, "_parsed", lambda line: read.append(line) or parse(line))
     theirs.put(B)
     theirs.put(C)
     mine.refresh()

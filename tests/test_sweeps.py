@@ -22,12 +22,12 @@ import tqdm.auto
 from PIL import Image
 from safetensors import SafetensorError
 
-import llm_dit.files
-from llm_dit.conversation import Conversation
-from llm_dit.encoder import ZImageTextEncoder
-from llm_dit.experiments import Sweep, SweepInterrupted
-from llm_dit.pipeline import ZImagePipeline
-from llm_dit.store import Store, StoreFullError
+import llm_dit.core.files
+from llm_dit.encoding.encoder import ZImageTextEncoder
+from llm_dit.generation.pipeline import ZImagePipeline
+from llm_dit.prompts.conversation import Conversation
+from llm_dit.studies.experiments import Sweep, SweepInterrupted
+from llm_dit.studies.store import Store, StoreFullError
 
 pytestmark = pytest.mark.side_by_side
 
@@ -236,7 +236,7 @@ def test_full_disk(tmp_path, models, undisturbed, monkeypatch, step, call):
         if step == "rename":
             patch.setattr(os, "replace", fail_from(call, os.replace))
         if step == "bytes":
-            patch.setattr(llm_dit.files, "_write_new", fail_from(call, llm_dit.files._write_new, half))
+            patch.setattr(llm_dit.core.files, "_write_new", fail_from(call, llm_dit.core.files._write_new, half))
         if step == "index":
             patch.setattr(Store, "_append", fail_from(call, Store._append, half_a_line))
         with pytest.raises(StoreFullError, match=r"is full.*entries are whole"):
@@ -506,7 +506,7 @@ def test_a_transparent_image_of_a_sweep_is_told_at_the_caller():
 
 def test_a_plan_table_has_numbers():
     """Row U7: its columns were objects."""
-    from llm_dit.memory import memory_plans, plan_table
+    from llm_dit.generation.memory import memory_plans, plan_table
 
     kinds = plan_table(memory_plans("tiny", torch.device("cpu"), torch.float32)).dtypes
     assert {str(kind) for name, kind in kinds.items() if name != "fits"} == {"float64"} and str(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import llm_dit.templates
-from llm_dit.templates import (
+import llm_dit.prompts.templates
+from llm_dit.prompts.templates import (
     MAX_BYTES,
     MAX_FRONT,
     Template,
@@ -134,7 +134,7 @@ def test_what_cannot_be_a_file(tmp_path):
 
 
 def test_a_path_in_a_refusal_fits_into_a_line():
-    error = llm_dit.templates._error
+    error = llm_dit.prompts.templates._error
     assert str(error("a" * 200, None, "no.")) == "a" * 200 + ": no."
     assert str(error("b" + "a" * 200, 2, "no.")) == "…" + "a" * 200 + ":2: no."
 
@@ -304,7 +304,7 @@ def test_layers_from_the_environment(write, tmp_path, monkeypatch):
 
 
 def test_shipped_templates_are_in_the_package_or_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(llm_dit.templates, "files", lambda name: tmp_path / name)
+    monkeypatch.setattr(llm_dit.prompts.templates, "files", lambda name: tmp_path / name)
     inside, beside = tmp_path / "llm_dit" / "shipped_templates" / "z_image", tmp_path / "templates" / "z_image"
     assert str(refusal(TemplateRegistry.shipped)).startswith(f"{inside}: is not a folder")
     beside.mkdir(parents=True)
@@ -317,7 +317,7 @@ def test_reload_reads_only_what_changed(write, monkeypatch):
     path = write("a.md", "---\ndescription: one\n---\n", time=1000)
     write("b.md", time=1000)
     registry, read, load = TemplateRegistry(path.parent), [], load_template
-    monkeypatch.setattr(llm_dit.templates, "load_template", lambda path: read.append(path.stem) or load(path))
+    monkeypatch.setattr(llm_dit.prompts.templates, "load_template", lambda path: read.append(path.stem) or load(path))
     assert registry.reload() == [] == read
     write("a.md", "---\ndescription: two\n---\n", time=1001)  # as long, and later
     assert registry.reload() == ["a"] == read
@@ -414,7 +414,7 @@ def test_search_ranks_name_over_tags_over_description_over_text(write):
 
 
 def test_a_name_counts_sixteen_and_a_part_of_it_eight():
-    weight = llm_dit.templates._weight
+    weight = llm_dit.prompts.templates._weight
     template = Template(
         name="Neon night",
         tags=("city",),

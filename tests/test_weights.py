@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_dit import BackendConfig, TransformersBackend, ZImagePipeline, ZImageTextEncoder, memory_plans
-from llm_dit.backends import MODEL_NAMES, resolve_model
-from llm_dit.model_files import hub_folder
-from llm_dit.model_parts import DEFAULTS_BY_SHIFT, generation_defaults, load_part
-from llm_dit.stored_weights import multiply_scale
+from llm_dit.encoding.backends import MODEL_NAMES, resolve_model
+from llm_dit.encoding.model_files import hub_folder
+from llm_dit.encoding.stored_weights import multiply_scale
+from llm_dit.generation.model_parts import DEFAULTS_BY_SHIFT, generation_defaults, load_part
 
 pytestmark = pytest.mark.side_by_side
 
@@ -190,7 +190,7 @@ def test_the_hub_gives_the_files_that_are_named(model, usual, tmp_path, monkeypa
         asked.append(allow_patterns)
         return str(tmp_path / "hub" / "models--nobody--model" / "snapshots" / ("a" * 40))
 
-    monkeypatch.setattr("llm_dit.model_files.snapshot_download", download)
+    monkeypatch.setattr("llm_dit.encoding.model_files.snapshot_download", download)
     hub_folder(hub, ["transformer", "vae"])
     assert asked[1] == [f"transformer/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)] + [
         "vae/model.safetensors",
@@ -678,7 +678,7 @@ def test_gguf_files_that_are_refused(tmp_path, usual, monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
-    for module in ("llm_dit.model_parts", "llm_dit.backends"):
+    for module in ("llm_dit.generation.model_parts", "llm_dit.encoding.backends"):
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name == "gguf" else find(name))
     for part in ("transformer", "text_encoder"):
         sentence((ValueError, ImportError), lambda part=part: load(part, extra), "pip install 'llm-dit[gguf]'")
@@ -705,7 +705,7 @@ def test_a_path_that_is_not_there_is_one_sentence_at_once(monkeypatch, name):
     def asked(*args, **kwargs):
         raise AssertionError("the Hub was asked")
 
-    monkeypatch.setattr("llm_dit.backends.cached_file", asked)
+    monkeypatch.setattr("llm_dit.encoding.backends.cached_file", asked)
     for call in (
         ZImageTextEncoder.from_pretrained,
         ZImagePipeline.from_pretrained,
@@ -874,7 +874,7 @@ def test_configurations_with_a_field_missing_or_odd(model, part, field):
 
 def test_a_flux_2_folder(tmp_path, monkeypatch, capsys):
     """What the command line says of it."""
-    from llm_dit.cli import main
+    from llm_dit.cli.commands import main
 
     for part, config in {
         "text_encoder": {"model_type": "mistral3"},

@@ -20,21 +20,21 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = (
-    "02b_versions",
-    "03_encoding",
-    "03a_embedding_cache",
-    "03c_prefix_cache",
-    "03f_weight_files",
-    "04_backends",
-    "05_encoder",
-    "05a_recipe",
-    "05b_memory",
-    "06_pipeline",
-    "08_widgets",
-    "08a_playground",
-    "09_store",
-    "09a_metrics",
-    "09b_experiments",
+    "core/04_versions",
+    "encoding/00_output",
+    "encoding/09_embedding_cache",
+    "encoding/02_prefix_cache",
+    "encoding/05_weight_files",
+    "encoding/10_backends",
+    "encoding/11_encoder",
+    "generation/00_recipe",
+    "generation/01_memory",
+    "generation/06_pipeline",
+    "views/01_widgets",
+    "views/02_playground",
+    "studies/00_store",
+    "studies/01_metrics",
+    "studies/02_experiments",
 )
 TESTS = ("test_faults.py", "test_other_models.py")
 VERSIONS = (
@@ -72,10 +72,8 @@ def interpreter(version):
 
 def checks(python):
     """Names and commands of what is tried."""
-    yield (
-        "smoke test",
-        [python, "-c", "import sys; from llm_dit.cli import main; sys.argv = ['llm-dit', 'smoke-test']; main()"],
-    )
+    program = "import sys; from llm_dit.cli.commands import main; sys.argv = ['llm-dit', 'smoke-test']; main()"
+    yield "smoke test", [python, "-c", program]
     for name in NOTEBOOKS:
         yield f"{name}.ipynb", [python, __file__, "--notebook", ROOT / "nbs" / f"{name}.ipynb"]
     for name in TESTS:

@@ -5,6 +5,7 @@ The structure is that of `nbs/sidebar.yml`, which Quarto reads too. A notebook k
 exports is shown as signature, parameter table and docstring, with the code folded away.
 """
 
+import ast
 import os
 import re
 import shutil
@@ -26,10 +27,19 @@ WITH_WIDGETS = {"tutorials/playground.ipynb"}  # run here, since widget state is
 DIRECTIVE = re.compile(r"^\s*#\|\s*(.+?)\s*$", re.MULTILINE)
 
 
-def sections(sidebar: Path = NOTEBOOKS / "sidebar.yml") -> dict[str, list[str]]:
-    """Titles and pages of each section, the home page aside."""
+def sections(sidebar: Path = NOTEBOOKS / "sidebar.yml") -> dict[str, dict[str, list[str]]]:
+    """Return the parts of each section, the home page aside, and the pages of each part.
+
+    A section of pages has one part without a name; the reference has one for each package.
+    """
     contents = yaml.safe_load(sidebar.read_text())["website"]["sidebar"]["contents"]
-    return {part["section"]: part["contents"] for part in contents if isinstance(part, dict)}
+    return {part["section"]: _parts(part["contents"]) for part in contents if isinstance(part, dict)}
+
+
+def _parts(contents: list) -> dict[str, list[str]]:
+    parts = {"": [each for each in contents if isinstance(each, str)]}
+    parts |= {each["section"]: each["contents"] for each in contents if isinstance(each, dict)}
+    return {name: pages for name, pages in parts.items() if pages}
 
 
 def names_of(module: Module) -> dict[str, str]:
@@ -91,15 +101,28 @@ def contents(pages: list[str], hidden: bool = False) -> str:
     return f"```{{toctree}}\n:maxdepth: 1\n{':hidden:' if hidden else ''}\n\n{entries}\n```\n"
 
 
-def overview(title: str, pages: list[str]) -> str:
-    """A page that leads to others, each with its subtitle."""
-    lines = [
-        f"- [{name}]({page})"
-        + (f": {told[0].lower()}{told[1:]}" if told[1:2].islower() else f": {told}" if told else "")
-        for page in pages
-        for name, told in [heading(NOTEBOOKS / page)]
-    ]
-    return f"# {title}\n\n" + "\n".join(lines) + "\n\n" + contents(pages, hidden=True)
+def overview(title: str, parts: dict[str, list[str]]) -> str:
+    """Return a page that leads to others, each with its subtitle; above the modules of a package its docstring."""
+    texts = [f"# {title}"]
+    for name, pages in parts.items():
+        if name:
+            texts += [f"## {name}", package_docstring(name)]
+        texts += ["\n".join(map(entry, pages)), contents(pages, hidden=True)]
+    return "\n\n".join(texts)
+
+
+def entry(page: str) -> str:
+    """Return the line of a list that leads to a page."""
+    name, subtitle = heading(NOTEBOOKS / page)
+    if subtitle[1:2].islower():
+        subtitle = subtitle[0].lower() + subtitle[1:]
+    return f"- [{name}]({page})" + (f": {subtitle}" if subtitle else "")
+
+
+def package_docstring(name: str) -> str:
+    """Return what a package of `llm_dit` says about itself."""
+    source = (ROOT / "llm_dit" / name / "__init__.py").read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)) or ""
 
 
 def heading(notebook: Path) -> tuple[str, str]:
@@ -112,27 +135,31 @@ def write_pages() -> None:
     """Fill `_build/docs`."""
     shutil.rmtree(PAGES, ignore_errors=True)
     config = get_config(path=ROOT)
+    source_url = f"{config.git_url}/blob/{config.branch}/llm_dit"
     exported = {notebook: name for notebook in NOTEBOOKS.rglob("*.ipynb") if (name := default_exp(notebook))}
     modules = {
-        notebook: Module(f"llm_dit.{name}", f"{config.git_url}/blob/{config.branch}/llm_dit/{name}.py")
+        notebook: Module(f"llm_dit.{name}", f"{source_url}/{name.replace('.', '/')}.py")
         for notebook, name in exported.items()
     }
     known = {short: full for module in modules.values() for short, full in names_of(module).items()}
     structure = sections()
-    for name in ["index.ipynb", *(page for pages in structure.values() for page in pages)]:
+    for name in ["index.ipynb", *(page for parts in structure.values() for pages in parts.values() for page in pages)]:
         target = PAGES / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".ipynb"):
             nbformat.write(page(NOTEBOOKS / name, modules.get(NOTEBOOKS / name), known), target)
     for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
-        (PAGES / name.lower()).write_text((ROOT / name).read_text().replace("](nbs/", "]("))
+        text = (ROOT / name).read_text().replace("](nbs/", "](").replace("```mermaid", "```text")
+        text = text.replace("](docs/", f"]({config.git_url}/blob/{config.branch}/docs/")
+        (PAGES / name.lower()).write_text(text)
     tops = []
-    for title, pages in structure.items():
+    for title, parts in structure.items():
+        pages = [page for pages in parts.values() for page in pages]
         if len(pages) == 1:
             tops += pages
             continue
         tops.append(f"{title.lower()}-pages.md")
-        (PAGES / tops[-1]).write_text(overview(title, pages))
+        (PAGES / tops[-1]).write_text(overview(title, parts))
     tops += ["changelog.md", "contributing.md"]
     home = nbformat.read(PAGES / "index.ipynb", as_version=4)
     home.cells.append(nbformat.v4.new_markdown_cell(contents(tops, hidden=True)))
@@ -141,7 +168,7 @@ def write_pages() -> None:
 
 def default_exp(notebook: Path) -> str | None:
     """The module that a notebook exports."""
-    found = re.search(r'"#\| default_exp (\w+)', notebook.read_text())
+    found = re.search(r'"#\| default_exp ([\w.]+)', notebook.read_text())
     return found and found[1]
 
 

@@ -44,11 +44,19 @@ from cosmic_ray.operators.zero_iteration_for_loop import ZeroIterationForLoop
 ROOT = Path(__file__).resolve().parent.parent
 #: The tests of each module in order: its own pytest file, its notebook, and what else is given to pytest.
 TESTS = {
-    "formatter": ("test_formatter.py", "01_formatter", "tests/test_forged_turns.py"),
-    "templates": ("test_templates.py", "02_templates", "tests/test_safety.py -k 'template or devices or link'"),
-    "planning": ("test_planning.py", "03b_planning", ""),
-    "recipe": ("test_recipe_mutants.py", "05a_recipe", ""),
-    "store": ("test_store.py", "09_store", "tests/test_safety.py tests/test_sweeps.py -k 'store or safetensors_says'"),
+    "formatter": ("test_formatter.py", "prompts/02_formatter", "tests/test_forged_turns.py"),
+    "templates": (
+        "test_templates.py",
+        "prompts/03_templates",
+        "tests/test_safety.py -k 'template or devices or link'",
+    ),
+    "planning": ("test_planning.py", "encoding/01_planning", ""),
+    "recipe": ("test_recipe_mutants.py", "generation/00_recipe", ""),
+    "store": (
+        "test_store.py",
+        "studies/00_store",
+        "tests/test_safety.py tests/test_sweeps.py -k 'store or safetensors_says'",
+    ),
 }
 QUIET = ["-x", "-q", "-p", "no:cacheprovider"]
 SLOW_IMPORTS = (
@@ -217,10 +225,21 @@ def change(old: str, new: str, around: int = 24) -> str:
     return " → ".join(pieces)
 
 
+def dotted(module: str) -> str:
+    """Return where a module is: `encoding.planning`."""
+    return f"{TESTS[module][1].partition('/')[0]}.{module}"
+
+
+def source_file(module: str, root: Path = ROOT) -> Path:
+    """Return the file of a module."""
+    return root / "llm_dit" / (dotted(module).replace(".", "/") + ".py")
+
+
 def without_exports(notebook: Path, module: str) -> None:
     """Let a notebook use the module in place of its own exported cells."""
     content = json.loads(notebook.read_text())
-    names = f"import llm_dit.{module} as _m; globals().update({{k: v for k, v in vars(_m).items() if k[:2] != '__'}})"
+    public = "{k: v for k, v in vars(_m).items() if k[:2] != '__'}"
+    names = f"import llm_dit.{dotted(module)} as _m; globals().update({public})"
     for cell in content["cells"]:
         if cell["cell_type"] == "code" and re.match(r"#\|\s*exporti?\b", "".join(cell["source"])):
             cell["source"], names = names, "pass"
@@ -248,14 +267,15 @@ def run_tests(module: str, folder: Path) -> int:
     tempfile.tempdir = None
     time.perf_counter = time.process_time  # a limit that a notebook sets is not passed because other programs run
     try:
-        importlib.import_module(f"llm_dit.{module}")
+        importlib.import_module(f"llm_dit.{dotted(module)}")
     except Exception:
         return 3
     os.chdir(folder)
     if (folder / "tests" / own).exists() and pytest.main([f"tests/{own}", *QUIET]):
         return 1
-    os.chdir(folder / "nbs")
-    if not run_notebook(folder / "nbs" / f"{notebook}.ipynb", skip_flags=("slow", "gpu"))[0]:
+    path = folder / "nbs" / f"{notebook}.ipynb"
+    os.chdir(path.parent)
+    if not run_notebook(path, skip_flags=("slow", "gpu"))[0]:
         return 1
     os.chdir(folder)
     return int(bool(others and pytest.main([*shlex.split(others), *QUIET])))
@@ -266,7 +286,7 @@ def trial(mutant: Mutant, seconds: float) -> tuple[str, float]:
     folder = Path(tempfile.gettempdir()) / f"mutation_{os.getpid()}_{mutant.module}"
     if not folder.exists():
         prepare(mutant.module, folder)
-    (folder / "llm_dit" / f"{mutant.module}.py").write_text(mutant.source)
+    source_file(mutant.module, folder).write_text(mutant.source)
     shutil.rmtree(folder / "tmp", ignore_errors=True)
     (folder / "tmp").mkdir()
     start, child = time.monotonic(), os.fork()
@@ -301,7 +321,8 @@ def equivalent() -> dict[str, str]:
 
 def report(module: str, pool) -> None:
     """Try all mutants of a module, and print those that survive and the score."""
-    source = (ROOT / "llm_dit" / f"{module}.py").read_text()
+    file = source_file(module)
+    source = file.read_text()
     outcome, seconds = pool.submit(trial, Mutant(module, 0, "unchanged", source), 600).result()
     assert outcome == "survived", f"the tests of {module} fail without a change: {outcome}"
     known, every = equivalent(), mutants(module, source)
@@ -312,7 +333,7 @@ def report(module: str, pool) -> None:
         same = f"{module}.{mutant.name}" in known
         outcomes.append("equivalent" if same and outcome == "survived" else outcome)
         if outcome == "survived" and not same:
-            print(f"llm_dit/{module}.py:{mutant.line}: survived: {module}.{mutant.name}", flush=True)
+            print(f"{file.relative_to(ROOT)}:{mutant.line}: survived: {module}.{mutant.name}", flush=True)
     noticed = outcomes.count("killed") + outcomes.count("timeout")
     alike, number = outcomes.count("equivalent"), len(outcomes) - outcomes.count("unusable")
     print(

@@ -1,0 +1,1 @@
+"""From messages and templates to the exact chat string and its labelled spans."""

@@ -1,0 +1,1 @@
+"""Sweeps: what they measure, where results are kept, and how they run on several machines."""

@@ -1,0 +1,1 @@
+"""The embedded checkpoint: the world it draws, its training and its evaluation."""
