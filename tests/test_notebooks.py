@@ -11,7 +11,7 @@ run_notebook.__test__ = False
 ALONE = {
     "prompts/03_templates",
     "generation/06_pipeline",
-    "encoding/04_packed_weights",
+    "encoding/07_packed_weights",
     "views/00_plots",
     "studies/00_store",
     "studies/03_scale",

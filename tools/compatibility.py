@@ -21,12 +21,12 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = (
     "core/04_versions",
-    "encoding/00_output",
+    "encoding/03_output",
     "encoding/09_embedding_cache",
-    "encoding/02_prefix_cache",
-    "encoding/05_weight_files",
-    "encoding/10_backends",
-    "encoding/11_encoder",
+    "encoding/05_prefix_cache",
+    "encoding/08_weight_files",
+    "encoding/20_backends",
+    "encoding/21_encoder",
     "generation/00_recipe",
     "generation/01_memory",
     "generation/06_pipeline",

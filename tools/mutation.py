@@ -50,7 +50,7 @@ TESTS = {
         "prompts/03_templates",
         "tests/test_safety.py -k 'template or devices or link'",
     ),
-    "planning": ("test_planning.py", "encoding/01_planning", ""),
+    "planning": ("test_planning.py", "encoding/04_planning", ""),
     "recipe": ("test_recipe_mutants.py", "generation/00_recipe", ""),
     "store": (
         "test_store.py",
