@@ -1,5 +1,7 @@
 """What an editor and a type checker see: every public name, its methods, and nothing that is slow to import."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +37,39 @@ def test_methods_are_offered():
     assert {"cells", "plan", "run", "to_yaml"} <= completions(f"{sweep}sweep.")
     results = completions(f'{sweep}sweep.run(None, "a folder").')
     assert {"compare", "contact_sheet", "embedding", "grid", "image", "summary", "table"} <= results
+
+
+#: Libraries whose own types are not followed, so that mypy answers in seconds; what they give is `Any` then.
+NOT_FOLLOWED = "diffusers ipywidgets matplotlib numpy pandas PIL pydantic torch transformers typer".split()
+
+
+def test_mypy_sees_every_public_name_and_its_types(tmp_path):
+    """mypy is the stricter reader of the two: it takes types from `__init__.pyi` and `py.typed` alone."""
+    code = ["import llm_dit", *(f"reveal_type(llm_dit.{name})" for name in llm_dit.__all__)]
+    code += [
+        'pipe = llm_dit.ZImagePipeline.from_pretrained("tiny")',
+        "reveal_type(pipe)",
+        'reveal_type(pipe("a star", seed=3).recipes)',
+        'reveal_type(pipe.encoder.encode("a star").tokens)',
+        'reveal_type(llm_dit.Sweep(prompt="a star").run(pipe, "a folder"))',
+        'pipe("a star", seed="three")',
+    ]
+    settings = ["[mypy]", "ignore_missing_imports = True"]
+    settings += [f"[mypy-{name}.*]\nfollow_imports = skip" for name in NOT_FOLLOWED]
+    (tmp_path / "mypy.ini").write_text("\n".join(settings))
+    (tmp_path / "use.py").write_text("\n".join(code))
+    program = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "use.py"]
+    environment = os.environ | {"MYPYPATH": str(ROOT)}
+    said = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
+    types = re.findall(r'use.py:(\d+): note: Revealed type is "(.*)"', said)
+    assert len(types) == len(llm_dit.__all__) + 4, said
+    assert not [code[int(line) - 1] for line, kind in types if kind == "Any"], said
+    assert types[-4][1] == "llm_dit.generation.pipeline.ZImagePipeline"
+    assert types[-3][1] == "list[llm_dit.generation.recipe.Recipe]"
+    assert types[-2][1] == "list[list[str]]"
+    assert types[-1][1].endswith(".Results")
+    errors = re.findall(r"use.py:(\d+): error: .*\[(.*)\]", said)
+    assert errors == [(str(len(code)), "arg-type")], said
 
 
 def test_nothing_heavy_is_imported():
