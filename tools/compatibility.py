@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = (
-    "core/04_versions",
+    "core/05_versions",
     "encoding/03_output",
     "encoding/09_embedding_cache",
     "encoding/05_prefix_cache",
