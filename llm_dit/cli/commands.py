@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from .options import only, read_parameters, with_options
+from ..core.errors import first_line, one_line
 
 # %% ../../nbs/cli/02_commands.ipynb #a11c0de1
 class _Group(TyperGroup):
@@ -83,7 +84,7 @@ def main() -> None:
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):
     "Print a warning as one line; a line of source tells a user of the command line nothing."
-    typer.echo(f"llm-dit: {' '.join(str(message).split())}", err=True)
+    typer.echo(f"llm-dit: {one_line(message, None)}", err=True)
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -269,7 +270,7 @@ def _load(kind: Any, given: dict, parameters: dict) -> Any:
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as e:
         if type(e) not in (KeyError, IndexError, TypeError, AttributeError, RuntimeError):
             raise
-        reason = (str(e).splitlines() or [""])[0][:200]
+        reason = first_line(e, 200)
         raise ValueError(
             f"{given.get('model', 'tiny')} cannot be loaded ({type(e).__name__}: {reason}); "
             "expected a Z-Image model in diffusers' layout."

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
+from ..core.errors import caller_level
 from ..core.files import write_file
-from ..prompts.foreign_syntax import caller_level
 
 # %% ../../nbs/encoding/09_embedding_cache.ipynb #a56238bb
 def embedding_key(

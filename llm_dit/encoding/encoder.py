@@ -12,7 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-from ..core.values import as_bool, as_list, as_text, check_known, is_several, show_value
+from ..core.errors import check_known, show_value
+from ..core.values import as_bool, as_list, as_text, is_several
 from .backends import BackendConfig, IncrementalBackend, TextEncoderBackend, TransformersBackend
 from .embedding_cache import EmbeddingCache
 from .output import EncodingOutput, concatenate

@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
+from ..core.errors import first_line
 from ..core.values import as_path
 from .weight_files import USUAL_NAMES, VOCABULARIES, IncompleteModelError, read_json
 
@@ -107,7 +108,7 @@ def hub_folder(
         return snapshot_download(model, allow_patterns=weights, **same)
     except HUB_ERRORS as e:
         raise FileNotFoundError(
-            f"{model} cannot be had from the Hub ({str(e).splitlines()[0][:200]}); check the name and the connection."
+            f"{model} cannot be had from the Hub ({first_line(e, 200)}); check the name and the connection."
         ) from None
 
 

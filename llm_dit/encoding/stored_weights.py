@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from ..core.errors import caller_level
 from .weight_files import IncompleteWeightsError, safetensors_header, weight_files
-from ..prompts.foreign_syntax import caller_level
 
 # %% ../../nbs/encoding/11_stored_weights.ipynb #d6628e1f
 #: Sides of a block that has a scale, where no configuration says another: those of DeepSeek and transformers.

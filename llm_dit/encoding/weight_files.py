@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..prompts.foreign_syntax import caller_level
+from ..core.errors import caller_level, one_line
 
 # %% ../../nbs/encoding/08_weight_files.ipynb #2757f333
 class IncompleteModelError(FileNotFoundError):
@@ -59,9 +59,7 @@ def safetensors_header(
         with safe_open(file, framework="numpy"):
             pass  # which compares dtypes, shapes and offsets
     except (AttributeError, LookupError, TypeError, SafetensorError) as e:
-        raise IncompleteWeightsError(
-            f"{file} has a damaged header ({' '.join(str(e).split())[:200]}); download it again."
-        ) from None
+        raise IncompleteWeightsError(f"{file} has a damaged header ({one_line(e)}); download it again.") from None
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
 
 # %% ../../nbs/encoding/08_weight_files.ipynb #229a4a14

@@ -8,6 +8,7 @@ __all__ = ['INSTEAD', 'METHODS_INSTEAD', 'OUTPUT_TYPES', 'CALLBACK_TENSORS', 'ch
            'check_latents', 'check_sigmas', 'draw_from']
 
 # %% ../../nbs/generation/05_call_options.ipynb #9479bd1e
+from ..core.errors import check_known, nearest_name, show_value
 from ..core.versions import require
 
 require("torch")  # before it is imported
@@ -20,17 +21,7 @@ from typing import Any
 
 import torch
 
-from llm_dit.core.values import (
-    as_float,
-    as_int,
-    as_ints,
-    as_list,
-    as_text,
-    check_known,
-    is_several,
-    nearest_name,
-    show_value,
-)
+from ..core.values import as_float, as_int, as_ints, as_list, as_text, is_several
 from ..encoding.encoder import FORMAT_OPTIONS, as_prompts
 from ..encoding.output import EncodingOutput
 

@@ -7,8 +7,8 @@ __all__ = ['PARTS', 'QUANTIZED_BYTES', 'MEMORY', 'RESERVE', 'model_configs', 'em
            'MemoryPlan', 'MemoryWarning', 'memory_plans', 'choose_plan', 'advice', 'plan_table', 'available_bytes']
 
 # %% ../../nbs/generation/01_memory.ipynb #55ba1028
+from ..core.errors import caller_level, one_line
 from ..core.versions import require
-from ..prompts.foreign_syntax import caller_level
 
 require("torch", "transformers", "diffusers")  # before they are imported
 
@@ -319,7 +319,7 @@ def _built(model, part, config, hidden_layer):
     try:
         return empty_part(part, config, hidden_layer)
     except Exception as e:  # of many kinds
-        reason = " ".join(str(e).split())[:200]
+        reason = one_line(e)
         raise ValueError(
             f"The configuration of the {part} of {resolve_model(model)} cannot be used ({type(e).__name__}: "
             f"{reason}); download it again."

@@ -7,6 +7,7 @@ __all__ = ['DEFAULTS_BY_SHIFT', 'find_model', 'GenerationDefaults', 'generation_
            'check_pair']
 
 # %% ../../nbs/generation/03_model_parts.ipynb #afdddae9
+from ..core.errors import first_line, one_line
 from ..core.versions import require
 
 require("torch", "transformers", "diffusers")  # before they are imported
@@ -175,7 +176,7 @@ def _empty(part, config, where):
     except Exception as e:  # of many kinds
         raise ValueError(
             f"The configuration of the {part} of {where} cannot be used ({type(e).__name__}: "
-            f"{' '.join(str(e).split())[:200]}); download it again."
+            f"{one_line(e)}); download it again."
         ) from None
 
 
@@ -255,7 +256,7 @@ def _read_gguf(file):
         return cast(dict[str, torch.Tensor], load_single_file_checkpoint(str(file)))
     except Exception as e:  # gguf raises many kinds
         raise IncompleteWeightsError(
-            f"{file} cannot be read as GGUF ({' '.join(str(e).split())[:120]}); download it again."
+            f"{file} cannot be read as GGUF ({one_line(e, 120)}); download it again."
         ) from None
 
 
@@ -336,7 +337,7 @@ def _load_with_diffusers(part, path, subfolder, config, dtype, device):
             path, torch_dtype=dtype, use_safetensors=True, output_loading_info=True, **place, **quantized, **hub
         )
     except (OSError, ValueError) as e:
-        said = str(e).splitlines()[0].partition(". If you want")[0].removeprefix("Cannot load  because ")
+        said = first_line(e).partition(". If you want")[0].removeprefix("Cannot load  because ")
         raise (
             e if "expected a" in said else FileNotFoundError(f"The {part} of {path} cannot be loaded: {said}")
         ) from None

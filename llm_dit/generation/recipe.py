@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from .. import __version__
+from ..core.errors import one_line
 from ..core.files import write_file
 from ..core.image_files import check_output, image_bytes, infotext, recipe_text
 from ..core.values import as_path, is_local_path, short_name
@@ -405,7 +406,7 @@ _LOADING = (
 
 def _sentence(error):
     "Return what an exception says, short and on one line, without the full stop."
-    return " ".join(str(error).removeprefix("No image can have this recipe: ").split())[:200].rstrip(".")
+    return one_line(str(error).removeprefix("No image can have this recipe: ")).rstrip(".")
 
 
 def _lora_record(lora):

@@ -7,6 +7,7 @@ __all__ = ['linear_sigmas', 'flow_match_sigmas', 'adapt_scheduler', 'noise_gener
            'check_scheduler', 'scheduler_shift', 'scheduler_record']
 
 # %% ../../nbs/generation/04_schedule.ipynb #a0e5928d
+from ..core.errors import first_line
 from ..core.versions import require
 
 require("torch", "transformers", "diffusers")  # before they are imported
@@ -147,7 +148,7 @@ def check_scheduler(
     try:
         error, evaluations, draws_noise = _try_scheduler(scheduler, sigmas, mu)
     except Exception as e:  # each class raises other kinds
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        reason = first_line(e) or type(e).__name__
     else:
         if error < 0.1:
             return Schedule(evaluations, draws_noise)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ..core.errors import first_line, one_line
 from ..core.files import write_file
 from .formatter import SPECIAL_TOKENS, format_prompt, resolve_thinking
 
@@ -169,7 +170,7 @@ class Template(BaseModel):
             raise _error(
                 path,
                 None,
-                f"cannot be written as YAML in UTF-8 ({' '.join(str(e).split())[:200]}): use plain text and numbers.",
+                f"cannot be written as YAML in UTF-8 ({one_line(e)}): use plain text and numbers.",
             ) from None
         if (back := _parse(text, path)) != self.replace(path=path):
             lost = next(
@@ -274,7 +275,7 @@ def _front_matter(front: str, path) -> tuple[dict, dict[str, int]]:
         return {str(key): value for key, value in loader.construct_document(node).items()}, lines
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
-        what = getattr(e, "problem", None) or str(e).splitlines()[0]
+        what = getattr(e, "problem", None) or first_line(e)
         raise _error(
             path,
             mark.line + 2 if mark else 1,

@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ..core.values import as_float, as_int, as_list, check_known
+from ..core.errors import check_known
+from ..core.values import as_float, as_int, as_list
 from ..encoding.output import EncodingOutput, TruncationWarning, align_tokens
 
 # %% ../../nbs/studies/01_metrics.ipynb #168d3fe9

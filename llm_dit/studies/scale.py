@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..core.errors import caller_level
 from ..encoding.backends import BackendConfig, TransformersBackend
 from ..encoding.output import EncodingOutput, concatenate
-from ..prompts.foreign_syntax import caller_level
 from ..prompts.formatter import FormattedPrompt
 from .experiments import WorkerDied
 

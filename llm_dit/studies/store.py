@@ -22,9 +22,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..core.errors import caller_level
 from ..core.files import write_file
 from ..core.values import as_bool, as_path
-from ..prompts.foreign_syntax import caller_level
 
 # %% ../../nbs/studies/00_store.ipynb #025560bb
 def content_key(
