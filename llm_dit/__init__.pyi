@@ -27,9 +27,10 @@ from .encoding.weight_files import (
     IncompleteWeightsError as IncompleteWeightsError,
 )
 from .generation.memory import MemoryPlan as MemoryPlan, MemoryWarning as MemoryWarning, memory_plans as memory_plans
-from .generation.pipeline import GenerationInterrupted as GenerationInterrupted, ZImagePipeline as ZImagePipeline
+from .generation.pipeline import ZImagePipeline as ZImagePipeline
 from .generation.preview import LatentPreview as LatentPreview
-from .generation.recipe import Generation as Generation, Recipe as Recipe, RecipeWarning as RecipeWarning
+from .generation.recipe import Recipe as Recipe, RecipeWarning as RecipeWarning
+from .generation.result import Generation as Generation, GenerationInterrupted as GenerationInterrupted
 from .generation.schedule import flow_match_sigmas as flow_match_sigmas
 from .prompts.conversation import Conversation as Conversation, Message as Message, Role as Role
 from .prompts.foreign_syntax import PromptSyntaxWarning as PromptSyntaxWarning

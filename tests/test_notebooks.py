@@ -10,7 +10,7 @@ run_notebook.__test__ = False
 #: They measure time or compare last bits with all threads, so nothing may run beside them.
 ALONE = {
     "prompts/03_templates",
-    "generation/06_pipeline",
+    "generation/25_pipeline",
     "encoding/07_packed_weights",
     "views/00_plots",
     "studies/00_store",

@@ -235,7 +235,7 @@ def test_packed_weights_are_read_from_memory(pipe):
 
 NEWER_SWITCHES = """
 import torch
-from llm_dit.generation.recipe import rounding_switches
+from llm_dit.generation.environment import rounding_switches
 assert rounding_switches() == {}
 torch.backends.mkldnn.matmul.fp32_precision = "bf16"
 assert "mkldnn.matmul bf16" in rounding_switches()["float32_matmul_precision"]

@@ -16,19 +16,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import llm_dit
+from llm_dit.core.values import is_local_path, short_name
 from llm_dit.encoding.output import EncodingOutput
-from llm_dit.generation.recipe import (
-    FORMAT,
-    Generation,
-    Recipe,
-    hash_ids,
-    hash_image,
-    hash_tensor,
-    installed_versions,
-    is_local_path,
-    rounding_switches,
-    short_name,
-)
+from llm_dit.generation.environment import installed_versions, rounding_switches
+from llm_dit.generation.hashes import hash_ids, hash_image, hash_tensor
+from llm_dit.generation.recipe import FORMAT, Recipe
+from llm_dit.generation.result import Generation
 from llm_dit.prompts.formatter import FormattedPrompt, format_prompt
 
 pytestmark = pytest.mark.side_by_side

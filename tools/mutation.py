@@ -51,7 +51,7 @@ TESTS = {
         "tests/test_safety.py -k 'template or devices or link'",
     ),
     "planning": ("test_planning.py", "encoding/04_planning", ""),
-    "recipe": ("test_recipe_mutants.py", "generation/00_recipe", ""),
+    "recipe": ("test_recipe_mutants.py", "generation/02_recipe", ""),
     "store": (
         "test_store.py",
         "studies/00_store",

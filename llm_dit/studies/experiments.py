@@ -48,8 +48,9 @@ from ..encoding.embedding_cache import weights_fingerprint
 from ..encoding.encoder import ZImageTextEncoder
 from ..encoding.fingerprints import foreign_hooks, module_config
 from ..encoding.output import EncodingOutput
+from ..generation.environment import installed_versions, rounding_switches
+from ..generation.hashes import hash_image
 from ..generation.pipeline import ZImagePipeline
-from ..generation.recipe import hash_image, installed_versions, rounding_switches
 from ..prompts.conversation import Conversation
 from ..prompts.foreign_syntax import caller_level
 from ..prompts.formatter import FormattedPrompt

@@ -28,9 +28,9 @@ from ..core.files import write_file
 from ..core.values import as_float, as_path, show_value
 from ..encoding.encoder import ZImageTextEncoder
 from ..encoding.output import EncodingOutput, align_tokens, token_strip
-from ..generation.pipeline import GenerationInterrupted, ZImagePipeline
+from ..generation.pipeline import ZImagePipeline
 from ..generation.preview import LatentPreview
-from ..generation.recipe import Generation
+from ..generation.result import Generation, GenerationInterrupted
 from ..prompts.templates import Template, TemplateRegistry
 from llm_dit.views.plots import (
     difference_heatmap,
