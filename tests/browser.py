@@ -15,7 +15,9 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
+
+expect.set_options(timeout=30_000)  # as long as Playwright waits for everything else: no test measures time with it
 
 ROOT = Path(__file__).parent.parent
 SHOTS = ROOT / "_build" / "browser"
