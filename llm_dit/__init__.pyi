@@ -42,13 +42,9 @@ from .prompts.formatter import (
     SpecialTokenWarning as SpecialTokenWarning,
     format_prompt as format_prompt,
 )
-from .prompts.templates import (
-    Template as Template,
-    TemplateError as TemplateError,
-    TemplateRegistry as TemplateRegistry,
-    UnknownTemplateError as UnknownTemplateError,
-    load_template as load_template,
-)
+from .prompts.front_matter import TemplateError as TemplateError
+from .prompts.template_files import Template as Template, load_template as load_template
+from .prompts.templates import TemplateRegistry as TemplateRegistry, UnknownTemplateError as UnknownTemplateError
 from .studies.experiments import Results as Results, Sweep as Sweep, SweepInterrupted as SweepInterrupted
 from .studies.store import Store as Store, StoreFullError as StoreFullError, StoreWarning as StoreWarning
 from .views.playground import Playground as Playground

@@ -9,7 +9,8 @@ from nbdev.test import test_nb as run_notebook
 run_notebook.__test__ = False
 #: They measure time or compare last bits with all threads, so nothing may run beside them.
 ALONE = {
-    "prompts/03_templates",
+    "prompts/04_template_files",
+    "prompts/05_templates",
     "generation/25_pipeline",
     "encoding/07_packed_weights",
     "views/00_plots",

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from llm_dit import Playground, TemplateRegistry, ZImagePipeline, ZImageTextEncoder
-from llm_dit.prompts.templates import Template
+from llm_dit.prompts.template_files import Template
 
 pytestmark = pytest.mark.side_by_side
 
@@ -129,7 +129,7 @@ def test_a_failed_save_leaves_everything_as_it_was(playground, tmp_path, monkeyp
         raise OSError("the disk is full")
 
     if step == "write":
-        monkeypatch.setattr("llm_dit.prompts.templates.write_file", fail)
+        monkeypatch.setattr("llm_dit.prompts.template_files.write_file", fail)
     if step == "read":
         monkeypatch.setattr(module, "TemplateRegistry", fail)
     if step == "parse":

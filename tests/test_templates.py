@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 
 import llm_dit.prompts.templates
-from llm_dit.prompts.templates import (
-    MAX_BYTES,
-    MAX_FRONT,
-    Template,
-    TemplateError,
-    TemplateRegistry,
-    UnknownTemplateError,
-    front_matter_schema,
-    load_template,
-)
+from llm_dit.prompts.front_matter import MAX_FRONT, TemplateError, template_error
+from llm_dit.prompts.template_files import MAX_BYTES, Template, front_matter_schema, load_template
+from llm_dit.prompts.templates import TemplateRegistry, UnknownTemplateError
 
 pytestmark = pytest.mark.side_by_side
 
@@ -134,7 +127,7 @@ def test_what_cannot_be_a_file(tmp_path):
 
 
 def test_a_path_in_a_refusal_fits_into_a_line():
-    error = llm_dit.prompts.templates._error
+    error = template_error
     assert str(error("a" * 200, None, "no.")) == "a" * 200 + ": no."
     assert str(error("b" + "a" * 200, 2, "no.")) == "…" + "a" * 200 + ":2: no."
 

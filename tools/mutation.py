@@ -45,11 +45,14 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The tests of each module in order: its own pytest file, its notebook, and what else is given to pytest.
 TESTS = {
     "formatter": ("test_formatter.py", "prompts/02_formatter", "tests/test_forged_turns.py"),
-    "templates": (
-        "test_templates.py",
-        "prompts/03_templates",
-        "tests/test_safety.py -k 'template or devices or link'",
-    ),
+    **{
+        module: (
+            "test_templates.py",
+            f"prompts/{number}_{module}",
+            "tests/test_safety.py -k 'template or devices or link'",
+        )
+        for number, module in (("03", "front_matter"), ("04", "template_files"), ("05", "templates"))
+    },
     "planning": ("test_planning.py", "encoding/04_planning", ""),
     "recipe": ("test_recipe_mutants.py", "generation/02_recipe", ""),
     "store": (

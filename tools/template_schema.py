@@ -6,7 +6,7 @@ python tools/template_schema.py
 import json
 from pathlib import Path
 
-from llm_dit.prompts.templates import front_matter_schema
+from llm_dit.prompts.template_files import front_matter_schema
 
 if __name__ == "__main__":
     target = Path(__file__).parent.parent / "templates/template.schema.json"

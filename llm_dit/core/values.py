@@ -18,7 +18,7 @@ from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_dit.core.errors import check_known, nearest_name, show_value  # noqa: F401
+from .errors import check_known, nearest_name, show_value  # noqa: F401
 
 if TYPE_CHECKING:
     import PIL.Image

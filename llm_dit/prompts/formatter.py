@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal, cast
 
-from llm_dit.core.errors import caller_level
-from llm_dit.prompts.conversation import Conversation, Message, Role
-from llm_dit.prompts.foreign_syntax import warn_of_foreign_syntax
+from ..core.errors import caller_level
+from .conversation import Conversation, Message, Role
+from .foreign_syntax import warn_of_foreign_syntax
 
 # %% ../../nbs/prompts/02_formatter.ipynb #e55da861
 #: Text of the tokens that Qwen3 has beyond its byte-pair vocabulary, in the order of their ids from 151643 on.
