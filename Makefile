@@ -49,10 +49,11 @@ browser:  ## Debian's Chromium for the browser tests, where no Chromium or Chrom
 	  [ "$(shell id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium || \
 	  echo "No Chromium found, and it could not be installed: install it, or set CHROMIUM to the path of one. Browser tests will fail."
 
-export: $(READY)  ## notebooks -> llm_dit/, README.md and the templates' JSON Schema
+export: $(READY)  ## notebooks -> llm_dit/, README.md, the templates' JSON Schema and the picture of imports
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/template_schema.py
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/import_graph.py --write
 
 clean-notebooks: $(READY)  ## strip what does not belong in git
 	$(BIN)/nbdev_clean

@@ -1,4 +1,6 @@
-"""Print who imports whom in `llm_dit` as a Mermaid diagram: `python tools/import_graph.py [FOLDER]`.
+"""Print who imports whom in `llm_dit` as a Mermaid diagram: `python tools/import_graph.py`.
+
+With `--write`, put it into CONTRIBUTING.md.
 
 A box for each package, or for each module that is in none; an arrow from what imports to what is imported, dashed if
 it is imported only when a function runs. GitHub and Mermaid's live editor draw it.
@@ -55,5 +57,16 @@ def mermaid(found: dict[tuple[str, str], bool]) -> str:
     return "\n".join(["flowchart BT", *lines])
 
 
+def in_guide(text: str, diagram: str) -> str:
+    """Return the contributors' guide with another diagram."""
+    before, _, rest = text.partition("```mermaid\n")
+    return f"{before}```mermaid\n{diagram}\n```{rest.partition('```')[2]}"
+
+
 if __name__ == "__main__":
-    print(mermaid(edges(Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE)))
+    diagram = mermaid(edges())
+    if "--write" in sys.argv:
+        guide = PACKAGE.parent / "CONTRIBUTING.md"
+        guide.write_text(in_guide(guide.read_text(encoding="utf-8"), diagram), encoding="utf-8")
+    else:
+        print(diagram)
