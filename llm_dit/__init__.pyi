@@ -4,24 +4,24 @@ __version__: str
 
 from .core.values import ImageConversionWarning as ImageConversionWarning
 from .core.versions import VersionWarning as VersionWarning
-from .encoding.backends import (
-    BackendConfig as BackendConfig,
-    FreeableBackend as FreeableBackend,
-    IncrementalBackend as IncrementalBackend,
-    NonFiniteError as NonFiniteError,
-    PromptTooLongError as PromptTooLongError,
-    SmallerBatchesWarning as SmallerBatchesWarning,
-    TextEncoderBackend as TextEncoderBackend,
-    TransformersBackend as TransformersBackend,
-)
+from .encoding.backends import TransformersBackend as TransformersBackend
 from .encoding.embedding_cache import DamagedCacheWarning as DamagedCacheWarning, EmbeddingCache as EmbeddingCache
 from .encoding.encoder import ZImageTextEncoder as ZImageTextEncoder
+from .encoding.finite import NonFiniteError as NonFiniteError
 from .encoding.output import (
     EncodingOutput as EncodingOutput,
     TruncationWarning as TruncationWarning,
     align_tokens as align_tokens,
     concatenate as concatenate,
 )
+from .encoding.protocols import (
+    BackendConfig as BackendConfig,
+    FreeableBackend as FreeableBackend,
+    IncrementalBackend as IncrementalBackend,
+    TextEncoderBackend as TextEncoderBackend,
+)
+from .encoding.running import SmallerBatchesWarning as SmallerBatchesWarning
+from .encoding.tokenizing import PromptTooLongError as PromptTooLongError
 from .encoding.weight_files import (
     IncompleteModelError as IncompleteModelError,
     IncompleteWeightsError as IncompleteWeightsError,

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from llm_dit import GenerationInterrupted, LatentPreview, Recipe, RecipeWarning, ZImagePipeline, format_prompt
-from llm_dit.encoding.backends import resolve_model
+from llm_dit.encoding.model_files import resolve_model
 from llm_dit.generation.pipeline import draw_latents, linear_sigmas
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("call")]

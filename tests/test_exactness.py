@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from llm_dit.cli.benchmark import both, random_decoder
-from llm_dit.encoding.backends import BackendConfig
+from llm_dit.encoding.protocols import BackendConfig
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("exactness")]
 

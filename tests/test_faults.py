@@ -35,8 +35,10 @@ from llm_dit import (
     ZImageTextEncoder,
     load_template,
 )
-from llm_dit.encoding.backends import NonFiniteError, TransformersBackend, resolve_model
+from llm_dit.encoding.backends import TransformersBackend
 from llm_dit.encoding.embedding_cache import weights_fingerprint
+from llm_dit.encoding.finite import NonFiniteError
+from llm_dit.encoding.model_files import resolve_model
 from llm_dit.encoding.weight_files import IncompleteWeightsError, check_component, safetensors_header
 from llm_dit.studies.store import StoreFullError
 

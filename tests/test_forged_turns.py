@@ -19,7 +19,7 @@ from llm_dit import (
     ZImageTextEncoder,
     format_prompt,
 )
-from llm_dit.encoding.backends import PromptTokenizer
+from llm_dit.encoding.tokenizing import PromptTokenizer
 from llm_dit.prompts.formatter import SPECIAL_TOKENS
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("forged turns")]

@@ -44,7 +44,7 @@ from llm_dit import (
     format_prompt,
     load_template,
 )
-from llm_dit.encoding.backends import PromptTokenizer
+from llm_dit.encoding.tokenizing import PromptTokenizer
 from llm_dit.prompts.conversation import ConversationError
 from llm_dit.prompts.formatter import SPECIAL_TOKENS, ThinkingConflictError
 from llm_dit.studies.store import content_key

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import Qwen3Config, Qwen3Model
 
 from llm_dit import Recipe, TemplateRegistry, ZImagePipeline
-from llm_dit.encoding.backends import resolve_model
+from llm_dit.encoding.model_files import resolve_model
 
 pytestmark = pytest.mark.side_by_side
 

@@ -21,8 +21,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
-from llm_dit.encoding.backends import MODEL_NAMES, resolve_model
 from llm_dit.encoding.fingerprints import PartFingerprint
+from llm_dit.encoding.model_files import MODEL_NAMES, resolve_model
 from llm_dit.studies.experiments import _sentence
 
 pytestmark = pytest.mark.side_by_side

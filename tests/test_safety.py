@@ -39,7 +39,7 @@ from llm_dit import (
     format_prompt,
     load_template,
 )
-from llm_dit.encoding.backends import resolve_model
+from llm_dit.encoding.model_files import resolve_model
 from llm_dit.encoding.output import TokenSpan
 from llm_dit.prompts.formatter import FormattedPrompt, Span
 from llm_dit.prompts.template_lint import lint
@@ -93,7 +93,7 @@ def test_no_loader_reads_pickles():
                 f"{source.name} calls {name}"
             )
             if name == "torch.load":
-                assert source.name == "tiny_training.py" and options.get("weights_only") == "True"
+                assert source.name == "training.py" and options.get("weights_only") == "True"
             if name == "yaml.scan":
                 assert options["Loader"] == "_Loader"
 
@@ -128,7 +128,7 @@ def test_every_loader_asks_for_safetensors():
             [
                 name
                 for module, name, _ in found
-                if module in ("backends.py", "pipeline.py", "model_parts.py", "lora.py")
+                if module in ("components.py", "loading.py", "pipeline.py", "model_parts.py", "lora.py")
             ]
         )
         == 5
@@ -136,9 +136,9 @@ def test_every_loader_asks_for_safetensors():
     other = [
         (module, name)
         for module, name, options in found
-        if options.get("use_safetensors") != "True" and module != "tiny_training.py"
+        if options.get("use_safetensors") != "True" and module != "training.py"
     ]
-    assert other == [("cli.py", "kind.from_pretrained"), ("model_parts.py", "kind.from_single_file")], (
+    assert other == [("commands.py", "kind.from_pretrained"), ("model_parts.py", "kind.from_single_file")], (
         "one leads to our own doors, the other reads GGUF files alone"
     )
 
@@ -282,10 +282,12 @@ def test_remote_code_is_off_where_nobody_asks_for_it():
         if "trust_remote_code" in options
     }
     assert not found, "it comes from the caller's BackendConfig alone"
-    assert [source.name for source in SOURCES if "trust_remote_code" in source.read_text()] == [
+    assert {source.name for source in SOURCES if "trust_remote_code" in source.read_text()} <= {
         "_modidx.py",
-        "backends.py",
-    ] or [source.name for source in SOURCES if "trust_remote_code" in source.read_text()] == ["backends.py"]
+        "protocols.py",
+        "components.py",
+        "loading.py",
+    }
     from llm_dit import BackendConfig
 
     assert BackendConfig().trust_remote_code is False

@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_dit import BackendConfig, TransformersBackend, ZImagePipeline, ZImageTextEncoder, memory_plans
-from llm_dit.encoding.backends import MODEL_NAMES, resolve_model
-from llm_dit.encoding.model_files import hub_folder
+from llm_dit.encoding.model_files import MODEL_NAMES, hub_folder, resolve_model
 from llm_dit.encoding.stored_weights import multiply_scale
 from llm_dit.generation.model_parts import DEFAULTS_BY_SHIFT, generation_defaults, load_part
 
@@ -678,7 +677,7 @@ def test_gguf_files_that_are_refused(tmp_path, usual, monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
-    for module in ("llm_dit.generation.model_parts", "llm_dit.encoding.backends"):
+    for module in ("llm_dit.generation.model_parts", "llm_dit.encoding.components"):
         monkeypatch.setattr(f"{module}.find_spec", lambda name: None if name == "gguf" else find(name))
     for part in ("transformer", "text_encoder"):
         sentence((ValueError, ImportError), lambda part=part: load(part, extra), "pip install 'llm-dit[gguf]'")
@@ -705,7 +704,7 @@ def test_a_path_that_is_not_there_is_one_sentence_at_once(monkeypatch, name):
     def asked(*args, **kwargs):
         raise AssertionError("the Hub was asked")
 
-    monkeypatch.setattr("llm_dit.encoding.backends.cached_file", asked)
+    monkeypatch.setattr("llm_dit.encoding.model_files.cached_file", asked)
     for call in (
         ZImageTextEncoder.from_pretrained,
         ZImagePipeline.from_pretrained,

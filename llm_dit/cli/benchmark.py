@@ -26,15 +26,12 @@ import torch
 from transformers import AutoModel, AutoTokenizer, Qwen3Config, Qwen3Model
 from transformers.cache_utils import DynamicCache
 
-from llm_dit.encoding.backends import (
-    BackendConfig,
-    TransformersBackend,
-    component_subfolders,
-    first_layers,
-    resolve_model,
-)
+from ..encoding.backends import TransformersBackend
+from ..encoding.loading import first_layers
+from ..encoding.model_files import component_subfolders, resolve_model
 from ..encoding.packed_weights import can_pack, pack_linears
 from ..encoding.prefix_cache import cache_arguments
+from ..encoding.protocols import BackendConfig
 from ..generation.memory import MEMORY, MemoryPlan, empty_part, model_configs
 from ..generation.pipeline import ZImagePipeline, draw_latents, linear_sigmas
 
@@ -313,7 +310,8 @@ _LOADERS = {
 _MEASURE = """
 import re, sys, torch
 import transformers.models.qwen3.modeling_qwen3
-from llm_dit.encoding.backends import AutoModel, AutoTokenizer, TransformersBackend
+from transformers import AutoModel, AutoTokenizer
+from llm_dit.encoding.backends import TransformersBackend
 path, dtype, text = sys.argv[1], getattr(torch, sys.argv[2]), "a red circle on a blue background"
 torch.set_grad_enabled(False)
 def peak(): # kB, of this process alone; getrusage counts the parent's too

@@ -132,7 +132,7 @@ def _api(module: str, name: str) -> dict:
     return {key: value for key, value in read_parameters(module, name).items() if key not in LEFT_OUT}
 
 
-_CONFIG = _api("encoding.backends", "BackendConfig")
+_CONFIG = _api("encoding.protocols", "BackendConfig")
 _ENCODER = _api("encoding.encoder", "ZImageTextEncoder.from_pretrained") | _CONFIG
 _LOADING = _api("generation.pipeline", "ZImagePipeline.from_pretrained") | _CONFIG
 _TEXT = _api("encoding.encoder", "ZImageTextEncoder.format")
@@ -495,7 +495,7 @@ def playground(
 
     from jupyterlab.labapp import LabApp
 
-    from llm_dit.encoding.backends import BackendConfig
+    from llm_dit.encoding.protocols import BackendConfig
 
     _check_model(given.get("model", "tiny"))
     BackendConfig(**{name: value for name, value in given.items() if name in _CONFIG})
@@ -606,7 +606,7 @@ def info(
         raise ValueError(f"--vram {vram}: expected GiB of a card, such as 24.")
     import torch
 
-    from llm_dit.encoding.backends import best_device, best_dtype
+    from llm_dit.encoding.devices import best_device, best_dtype
     from llm_dit.generation.memory import advice, available_bytes, choose_plan, memory_plans, plan_table
 
     for package in ("llm-dit", "torch", "transformers", "diffusers", "accelerate"):
@@ -711,7 +711,7 @@ def tiny_eval(
     card: Annotated[bool, typer.Option("--card", help="Write the table and a model card beside the weights.")] = False,
 ) -> None:
     "Measure how well pictures obey their captions; exit code 1 if a gate is missed."
-    from llm_dit.encoding.backends import resolve_model
+    from llm_dit.encoding.model_files import resolve_model
     from llm_dit.generation.pipeline import ZImagePipeline
     from llm_dit.tiny.evaluation import missed_gates, report, write_card
 
@@ -742,7 +742,7 @@ def tiny_train(
     ] = None,
 ) -> None:
     "Train it again: about two hours on two CPU cores, minutes on a GPU."
-    from llm_dit.encoding.backends import best_device
+    from llm_dit.encoding.devices import best_device
     from llm_dit.tiny.training import STAGES, export_checkpoint, train
 
     train(work, stage or STAGES, str(best_device(device)))
@@ -769,7 +769,7 @@ def bench_encode(
     Exit code 1 if a ratio is smaller than wanted.
     """
     from llm_dit.cli.benchmark import bench_encode
-    from llm_dit.encoding.backends import best_device, best_dtype
+    from llm_dit.encoding.devices import best_device, best_dtype
 
     _finish(
         bench_encode(size, best_dtype(dtype, best_device(device)), device, repeats, templates, memory, model), as_json

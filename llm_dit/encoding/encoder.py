@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from ..core.errors import check_known, show_value
 from ..core.values import as_bool, as_list, as_text, is_several
-from .backends import BackendConfig, IncrementalBackend, TextEncoderBackend, TransformersBackend
+from .backends import TransformersBackend
 from .embedding_cache import EmbeddingCache
 from .output import EncodingOutput, concatenate
+from .protocols import BackendConfig, IncrementalBackend, TextEncoderBackend
 from ..prompts.conversation import Conversation, Message, Role
 from ..prompts.foreign_syntax import warn_of_foreign_syntax
 from ..prompts.formatter import FormattedPrompt, Qwen3Formatter, Span, SpecialTokenError, format_prompt

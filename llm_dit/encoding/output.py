@@ -28,8 +28,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
+from ..core.errors import show_value
 from ..core.files import write_file
-from ..core.values import as_float, as_int, as_ints, as_path, short_name, show_value
+from ..core.values import as_float, as_int, as_ints, as_path, short_name
 from ..prompts.formatter import LABEL_COLORS, FormattedPrompt, Span
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ def common_length(
 
 # %% ../../nbs/encoding/04_planning.ipynb #92b7f4c4
 #: What a step of the model costs by itself, in tokens. From the bare step and the full encode recorded in
-#: `10a_benchmark` (6 and 150 tokens, 0.6B shape, 2 CPU cores): a line through both
+#: `cli/01_benchmark` (6 and 150 tokens, 0.6B shape, 2 CPU cores): a line through both
 #: meets zero tokens at 0.10 s with 2.6 ms a token in bfloat16, which is 37 tokens, and at 0.24 s with 4.9 ms in
 #: float32, which is 49. Not measured on a GPU.
 CALL_COST = 40
@@ -35,11 +35,11 @@ class Group:
 
 
 def plan_groups(
-    rows: Sequence[list[int]],  # token ids of each prompt
+    rows: Sequence[Sequence[int]],  # token ids of each prompt
     call_cost: int = CALL_COST,  # tokens that one more step of the model is worth
 ) -> list[Group]:  # each prompt is in exactly one
     "Group prompts so that the fewest tokens are run."
-    order = sorted(range(len(rows)), key=lambda i: rows[i])
+    order = sorted(range(len(rows)), key=lambda i: tuple(rows[i]))
     alike = [common_length(rows[a], rows[b]) for a, b in pairwise(order)]  # of neighbours
 
     def best(low, high):

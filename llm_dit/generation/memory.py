@@ -29,8 +29,15 @@ from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
-from ..encoding.backends import QUANTIZATIONS, component_subfolders, layers_needed, resolve_model
-from ..encoding.model_files import PUBLISHED_CONFIGS, check_path, check_pipeline
+from ..encoding.devices import QUANTIZATIONS
+from llm_dit.encoding.model_files import (
+    PUBLISHED_CONFIGS,
+    check_path,
+    check_pipeline,
+    component_subfolders,
+    resolve_model,
+)
+from ..encoding.protocols import layers_needed
 from ..encoding.weight_files import read_json
 
 # %% ../../nbs/generation/04_memory.ipynb #81a4c414

@@ -29,8 +29,10 @@ from diffusers.loaders.single_file_utils import (
     load_single_file_checkpoint,
 )
 
-from ..encoding.backends import BackendConfig, quantization_options, refuse_non_finite, resolve_model
-from ..encoding.model_files import check_path, check_pipeline, config_folders, hub_folder
+from ..encoding.devices import quantization_options
+from ..encoding.finite import refuse_non_finite
+from ..encoding.model_files import check_path, check_pipeline, config_folders, hub_folder, resolve_model
+from ..encoding.protocols import BackendConfig
 from ..encoding.stored_weights import check_unread, float8_block, is_read_here, is_scaled, read_weights
 from llm_dit.encoding.weight_files import (
     IncompleteModelError,

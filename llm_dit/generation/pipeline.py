@@ -37,36 +37,18 @@ from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from PIL import Image
 from tqdm.auto import tqdm
 
-from llm_dit.core.values import (
-    as_float,
-    as_image,
-    as_int,
-    as_list,
-    as_path,
-    check_known,
-    is_several,
-    short_name,
-    show_value,
-)
-from llm_dit.encoding.backends import (
-    BackendConfig,
-    FreeableBackend,
-    NonFiniteError,
-    PromptTooLongError,
-    TextEncoderBackend,
-    TransformersBackend,
-    best_device,
-    best_dtype,
-    component_subfolders,
-    is_finite,
-    non_finite_tensor,
-    resolve_model,
-    without_idle_revision,
-)
+from ..core.errors import caller_level, check_known, show_value
+from ..core.values import as_float, as_image, as_int, as_list, as_path, is_several, short_name
+from ..encoding.backends import TransformersBackend
+from ..encoding.components import without_idle_revision
+from ..encoding.devices import best_device, best_dtype
 from ..encoding.encoder import Prompt, ZImageTextEncoder
 from ..encoding.fingerprints import PartFingerprint, foreign_hooks
-from ..encoding.model_files import check_path, hub_folder
+from ..encoding.finite import NonFiniteError, is_finite, non_finite_tensor
+from ..encoding.model_files import check_path, component_subfolders, hub_folder, resolve_model
 from ..encoding.output import EncodingOutput, concatenate
+from ..encoding.protocols import BackendConfig, FreeableBackend, TextEncoderBackend
+from ..encoding.tokenizing import PromptTooLongError
 from ..encoding.weight_files import weight_files
 from llm_dit.generation.call_options import (
     METHODS_INSTEAD,
@@ -114,7 +96,6 @@ from llm_dit.generation.schedule import (
     scheduler_record,
     scheduler_shift,
 )
-from ..prompts.foreign_syntax import caller_level
 from ..prompts.templates import Template
 
 # %% ../../nbs/generation/25_pipeline.ipynb #df2b2034

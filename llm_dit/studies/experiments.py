@@ -31,19 +31,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..core.errors import caller_level, nearest_name, show_value
 from ..core.files import write_file
-from llm_dit.core.values import (
-    as_bool,
-    as_float,
-    as_image,
-    as_int,
-    as_list,
-    as_text,
-    is_several,
-    nearest_name,
-    short_name,
-    show_value,
-)
+from ..core.values import as_bool, as_float, as_image, as_int, as_list, as_text, is_several, short_name
 from ..encoding.embedding_cache import weights_fingerprint
 from ..encoding.encoder import ZImageTextEncoder
 from ..encoding.fingerprints import foreign_hooks, module_config
@@ -52,7 +42,6 @@ from ..generation.environment import installed_versions, rounding_switches
 from ..generation.hashes import hash_image
 from ..generation.pipeline import ZImagePipeline
 from ..prompts.conversation import Conversation
-from ..prompts.foreign_syntax import caller_level
 from ..prompts.formatter import FormattedPrompt
 from ..prompts.templates import Template
 from .metrics import summarize

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..core.errors import caller_level
-from ..encoding.backends import BackendConfig, TransformersBackend
+from ..encoding.backends import TransformersBackend
 from ..encoding.output import EncodingOutput, concatenate
+from ..encoding.protocols import BackendConfig
 from ..prompts.formatter import FormattedPrompt
 from .experiments import WorkerDied
 

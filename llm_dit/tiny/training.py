@@ -190,7 +190,7 @@ def train_tokenizer(
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    from llm_dit.encoding.backends import resolve_model
+    from llm_dit.encoding.model_files import resolve_model
 
     landed = AutoTokenizer.from_pretrained(
         resolve_model("tiny"), subfolder="tokenizer"
@@ -551,7 +551,7 @@ def train_transformer(
     from diffusers import ZImageTransformer2DModel
     from transformers import AutoTokenizer, Qwen3Model
 
-    from llm_dit.encoding.backends import first_layers
+    from llm_dit.encoding.loading import first_layers
 
     pad = AutoTokenizer.from_pretrained(work / "tokenizer").pad_token_id
     whole = Qwen3Model.from_pretrained(work / "text_encoder", dtype=torch.float32, attn_implementation="eager")

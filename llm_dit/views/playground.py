@@ -24,8 +24,9 @@ import ipywidgets as widgets
 import torch
 from IPython.display import HTML
 
+from ..core.errors import show_value
 from ..core.files import write_file
-from ..core.values import as_float, as_path, show_value
+from ..core.values import as_float, as_path
 from ..encoding.encoder import ZImageTextEncoder
 from ..encoding.output import EncodingOutput, align_tokens, token_strip
 from ..generation.pipeline import ZImagePipeline
