@@ -21,12 +21,12 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = (
     "core/05_versions",
-    "encoding/03_output",
+    "encoding/04_output",
     "encoding/09_embedding_cache",
-    "encoding/05_prefix_cache",
-    "encoding/08_weight_files",
-    "encoding/20_backends",
-    "encoding/21_encoder",
+    "encoding/06_prefix_cache",
+    "encoding/10_weight_files",
+    "encoding/21_backends",
+    "encoding/22_encoder",
     "generation/02_recipe",
     "generation/04_memory",
     "generation/25_pipeline",

@@ -53,7 +53,7 @@ TESTS = {
         )
         for number, module in (("03", "front_matter"), ("04", "template_files"), ("05", "templates"))
     },
-    "planning": ("test_planning.py", "encoding/04_planning", ""),
+    "planning": ("test_planning.py", "encoding/05_planning", ""),
     "recipe": ("test_recipe_mutants.py", "generation/02_recipe", ""),
     "store": (
         "test_store.py",
