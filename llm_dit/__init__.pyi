@@ -45,8 +45,9 @@ from .prompts.formatter import (
 from .prompts.front_matter import TemplateError as TemplateError
 from .prompts.template_files import Template as Template, load_template as load_template
 from .prompts.templates import TemplateRegistry as TemplateRegistry, UnknownTemplateError as UnknownTemplateError
-from .studies.experiments import Results as Results, Sweep as Sweep, SweepInterrupted as SweepInterrupted
+from .studies.results import Results as Results
 from .studies.store import Store as Store, StoreFullError as StoreFullError, StoreWarning as StoreWarning
+from .studies.sweep import Sweep as Sweep, SweepInterrupted as SweepInterrupted
 from .views.playground import Playground as Playground
 from .views.plots import (
     contact_sheet as contact_sheet,

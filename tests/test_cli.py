@@ -44,7 +44,7 @@ CALLS = {
         ("encoding.protocols", "BackendConfig"),
     ],
     "sweep": [
-        ("studies.experiments", "Sweep.run"),
+        ("studies.sweep", "Sweep.run"),
         ("studies.scale", "RayExecutor"),
         ("generation.pipeline", "ZImagePipeline.from_pretrained"),
         ("encoding.protocols", "BackendConfig"),

@@ -15,7 +15,7 @@ ALONE = {
     "encoding/08_packed_weights",
     "views/00_plots",
     "studies/00_store",
-    "studies/03_scale",
+    "studies/08_scale",
     "cli/01_benchmark",
     "tiny/02_evaluation",
     "how-to/scale_out",

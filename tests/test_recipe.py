@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
 from llm_dit.encoding.fingerprints import PartFingerprint
 from llm_dit.encoding.model_files import MODEL_NAMES, resolve_model
-from llm_dit.studies.experiments import _sentence
+from llm_dit.studies.plan import error_sentence
 
 pytestmark = pytest.mark.side_by_side
 PROMPT = "a red circle on a blue background"
@@ -368,7 +368,7 @@ def test_no_path_in_saved_embeddings_and_sweeps(tmp_path, monkeypatch):
     Sweep(prompt=["a red circle"], height=64, width=64).run(pipe, out, progress=False)
     pipe.encoder.encode("a red circle").save(out / "encoding.safetensors")
     written = [file for file in out.rglob("*") if file.is_file()]
-    assert _sentence(OSError(f"{folder}/vae is missing")) == "OSError: ~/models/z/vae is missing", (
+    assert error_sentence(OSError(f"{folder}/vae is missing")) == "OSError: ~/models/z/vae is missing", (
         "as a cell that failed is stored"
     )
     assert len(written) > 3 and not [

@@ -26,8 +26,8 @@ import llm_dit.core.files
 from llm_dit.encoding.encoder import ZImageTextEncoder
 from llm_dit.generation.pipeline import ZImagePipeline
 from llm_dit.prompts.conversation import Conversation
-from llm_dit.studies.experiments import Sweep, SweepInterrupted
 from llm_dit.studies.store import Store, StoreFullError
+from llm_dit.studies.sweep import Sweep, SweepInterrupted
 
 pytestmark = pytest.mark.side_by_side
 

@@ -34,7 +34,10 @@ NOTEBOOKS = (
     "views/02_playground",
     "studies/00_store",
     "studies/01_metrics",
-    "studies/02_experiments",
+    "studies/02_definition",
+    "studies/05_run",
+    "studies/06_results",
+    "studies/07_sweep",
 )
 TESTS = ("test_faults.py", "test_other_models.py")
 VERSIONS = (

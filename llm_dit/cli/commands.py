@@ -138,7 +138,7 @@ _LOADING = _api("generation.pipeline", "ZImagePipeline.from_pretrained") | _CONF
 _TEXT = _api("encoding.encoder", "ZImageTextEncoder.format")
 _ENCODE = _api("encoding.encoder", "ZImageTextEncoder.encode")
 _IMAGE = _api("generation.pipeline", "ZImagePipeline.__call__")
-_RUN = _api("studies.experiments", "Sweep.run")
+_RUN = _api("studies.sweep", "Sweep.run")
 _RAY = _api("studies.scale", "RayExecutor.__init__")
 _PLANS = _api("generation.memory", "memory_plans")
 _SHORT = dict(model="-m", template="-t", num_inference_steps="--steps", num_workers="--workers")
@@ -440,8 +440,8 @@ def sweep(
 ) -> None:
     "Compute all cells of a sweep; started again after an interruption, it goes on. Exit code 1 if a cell failed."
     _writable(table)
-    from llm_dit.studies.experiments import Sweep
     from llm_dit.studies.store import Store
+    from llm_dit.studies.sweep import Sweep
 
     if (typed := [name for name in _RAY if name in given]) and given.get("executor") != "ray":
         raise ValueError(f"--{typed[0].replace('_', '-')} {given[typed[0]]} is for --executor ray; leave it out.")
