@@ -20,7 +20,8 @@ from PIL import Image
 
 import llm_dit
 from llm_dit import Recipe, ZImagePipeline
-from llm_dit.cli.commands import LEFT_OUT, app
+from llm_dit.cli.commands import app
+from llm_dit.cli.parameters import LEFT_OUT
 
 pytestmark = pytest.mark.side_by_side
 
@@ -50,8 +51,8 @@ CALLS = {
         ("encoding.protocols", "BackendConfig"),
     ],
     "info": [("generation.memory", "memory_plans")],
-    "bench encode": [("cli.benchmark", "bench_encode")],
-    "bench generate": [("cli.benchmark", "bench_generate")],
+    "bench encode": [("cli.encoding_benchmark", "bench_encode")],
+    "bench generate": [("cli.image_benchmark", "bench_generate")],
 }
 #: Parameters of one function that a command names otherwise.
 NAMED_OTHERWISE = {
@@ -299,12 +300,12 @@ def test_refused_before_anything_is_loaded(inputs, monkeypatch, capsys):
 
 
 def test_a_lora_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
-    from llm_dit.cli.commands import _parse_loras
+    from llm_dit.cli.checks import parse_loras
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.safetensors").touch()
     (tmp_path / "x=0.5").mkdir()
-    assert _parse_loras(
+    assert parse_loras(
         ["a=b.safetensors", "a=b.safetensors=0.5", "x=0.5", "x=0.5=2", "someone/lora=.25", "someone/lora"]
     ) == [
         ("a=b.safetensors", 1.0),
@@ -319,8 +320,9 @@ def test_a_lora_with_an_equals_sign_in_its_name(tmp_path, monkeypatch):
 def test_interrupted(tmp_path):
     """Ctrl+C ends with one line and exit code 130; a shell's background job would ignore it without a handler."""
     stop = (
-        "import llm_dit.cli.commands, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "llm_dit.cli.commands._check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); "
+        "import llm_dit.cli.commands, llm_dit.cli.embeddings, os, signal; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "llm_dit.cli.embeddings.check_text = lambda given: os.kill(os.getpid(), signal.SIGINT); "
         "llm_dit.cli.commands.main()"
     )
     done = subprocess.run(

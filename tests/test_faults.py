@@ -505,7 +505,8 @@ def interrupt(folder, repeats):
     import threading
 
     from llm_dit import Sweep
-    from llm_dit.cli.benchmark import both, mixed_lengths, random_decoder
+    from llm_dit.cli.benchmark import both, random_decoder
+    from llm_dit.cli.encoding_benchmark import mixed_lengths
     from llm_dit.tiny.training import train
 
     torch.set_num_threads(1)

@@ -16,7 +16,9 @@ ALONE = {
     "views/00_plots",
     "studies/00_store",
     "studies/08_scale",
-    "cli/01_benchmark",
+    "cli/12_benchmark",
+    "cli/13_encoding_benchmark",
+    "cli/14_image_benchmark",
     "tiny/02_evaluation",
     "how-to/scale_out",
 }

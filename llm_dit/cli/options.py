@@ -89,6 +89,39 @@ def _comment(lines, node):
     rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()  # syntax trees count bytes
     return rest.partition("#")[2].strip()
 
+# %% ../../nbs/cli/00_options.ipynb #14d0a6d5
+def _number(kind: type, name: str) -> Callable[[str], Any]:
+    "A parser whose refusal shows what was typed."
+
+    def read(typed: str) -> Any:
+        try:
+            return kind(typed)
+        except ValueError:
+            raise typer.BadParameter(f"{typed!r} is not {name}.") from None
+
+    read.__name__ = kind.__name__  # shown in the help
+    return read
+
+
+_NUMBERS = {int: _number(int, "a whole number"), float: _number(float, "a number")}
+
+
+def _option(parameter: Parameter, heading: str, short: str | None) -> Argument:
+    "An option that is None unless it is typed."
+    dashed = parameter.name.replace("_", "-")
+    spelling = f"--{dashed}/--no-{dashed}" if parameter.type is bool else f"--{dashed}"
+    shows_default = parameter.default not in (None, "None", "''")
+    option = typer.Option(
+        *(each for each in (spelling, short) if each),
+        help=parameter.help.replace("[", "\\["),  # rich would read it as markup
+        parser=_NUMBERS.get(parameter.type),
+        show_default=cast(str, parameter.default) if shows_default else False,
+        rich_help_panel=heading,
+    )
+    return Argument(
+        parameter.name, Argument.KEYWORD_ONLY, default=None, annotation=Annotated[parameter.type | None, option]
+    )
+
 # %% ../../nbs/cli/00_options.ipynb #3dff3f61
 def with_options(
     groups: Mapping[str, Mapping[str, Parameter]],  # parameters under the heading that `--help` shows them under
@@ -117,40 +150,7 @@ def with_options(
 
     return decorate
 
-
-def _option(parameter: Parameter, heading: str, short: str | None) -> Argument:
-    "An option that is None unless it is typed."
-    dashed = parameter.name.replace("_", "-")
-    spelling = f"--{dashed}/--no-{dashed}" if parameter.type is bool else f"--{dashed}"
-    shows_default = parameter.default not in (None, "None", "''")
-    option = typer.Option(
-        *(each for each in (spelling, short) if each),
-        help=parameter.help.replace("[", "\\["),  # rich would read it as markup
-        parser=_NUMBERS.get(parameter.type),
-        show_default=cast(str, parameter.default) if shows_default else False,
-        rich_help_panel=heading,
-    )
-    return Argument(
-        parameter.name, Argument.KEYWORD_ONLY, default=None, annotation=Annotated[parameter.type | None, option]
-    )
-
-
-def _number(kind: type, name: str) -> Callable[[str], Any]:
-    "A parser whose refusal shows what was typed."
-
-    def read(typed: str) -> Any:
-        try:
-            return kind(typed)
-        except ValueError:
-            raise typer.BadParameter(f"{typed!r} is not {name}.") from None
-
-    read.__name__ = kind.__name__  # shown in the help
-    return read
-
-
-_NUMBERS = {int: _number(int, "a whole number"), float: _number(float, "a number")}
-
-
+# %% ../../nbs/cli/00_options.ipynb #040de54f
 def only(
     parameters: Mapping[str, Parameter],  # to choose from
     *names: str,  # what a command takes of them
