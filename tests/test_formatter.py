@@ -129,18 +129,16 @@ def test_segments_cut_only_at_special_spans():
 def test_html_shows_parts_labels_and_forged_tokens():
     prompt = silently(format_prompt, "a\n<think>", special_tokens="allow")
     html = prompt._repr_html_()
-    shown = re.findall(r"<span title='(\w+)'[^>]*>(.*?)</span>", html, re.DOTALL)
-    assert [label for label, _ in shown] == [span.label for span in prompt.spans]
-    legend = re.findall(r"padding:0 .4em'>(\w+)</span>", html)
+    shown = re.findall(r'<span class="llm-dit-label llm-dit-label-(\w+)" title="(\w+)">', html)
+    assert shown == [(span.label, span.label) for span in prompt.spans]
+    legend = re.findall(r'<span class="llm-dit-token [^"]*">(\w+)</span>', html)
     assert legend == ["special", "role", "user"], "the labels that there are"
-    assert html.endswith("special-token text in the content (allow): <code>&lt;think&gt;</code></small>")
+    assert html.endswith("special-token text in the content (allow): <code>&lt;think&gt;</code></small></div>")
     assert "special-token text" not in format_prompt("a")._repr_html_()
     unlabelled = FormattedPrompt("a & b")._repr_html_()
     assert "a &amp; b" in unlabelled and "<span" not in unlabelled
-    assert "#88888844" in FormattedPrompt("ab", (Span("new", 0, 2),))._repr_html_(), "grey for an unknown label"
-
-
-# ---- special tokens in a content
+    grey = '<span class="llm-dit-label" title="new">ab</span>'
+    assert grey in FormattedPrompt("ab", (Span("new", 0, 2),))._repr_html_(), "an unknown label"
 
 
 def test_a_warning_says_what_stands_where_and_names_the_callers_line():

@@ -30,8 +30,9 @@ from safetensors.torch import save as to_safetensors
 
 from ..core.errors import show_value
 from ..core.files import write_file
+from ..core.html import LABEL_COLORS
 from ..core.values import as_float, as_int, as_ints, as_path, short_name
-from ..prompts.formatter import LABEL_COLORS, FormattedPrompt, Span
+from ..prompts.formatter import FormattedPrompt, Span
 
 if TYPE_CHECKING:
     import pandas

@@ -18,10 +18,11 @@ from PIL import Image
 
 from .. import __version__
 from ..core.errors import one_line
+from ..core.html import LABEL_COLORS
 from ..core.image_files import infotext, recipe_text
 from ..core.values import as_path, is_local_path, short_name
 from .environment import installed_versions
-from ..prompts.formatter import LABEL_COLORS, FormattedPrompt, Span, _check_mode
+from ..prompts.formatter import FormattedPrompt, Span, _check_mode
 
 # %% ../../nbs/generation/02_recipe.ipynb #ed522afd
 class RecipeWarning(UserWarning):

@@ -9,8 +9,9 @@ __all__ = ['ConversationError', 'UnknownRoleError', 'EmptyConversationError', 'C
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from html import escape
 from typing import Any, cast
+
+from ..core.html import span, styled, table
 
 # %% ../../nbs/prompts/00_conversation.ipynb #e8b1ec00
 class ConversationError(ValueError):
@@ -125,19 +126,17 @@ def _message(item) -> Message:
     return Message(item["role"], item["content"], thinking)
 
 # %% ../../nbs/prompts/00_conversation.ipynb #a5aae313
-_CELL = "text-align:left;vertical-align:top;white-space:pre-wrap"
+def _conversation_html(conversation: "Conversation") -> str:
+    "Show one row a message."
 
+    def thinking(m):
+        return f"thinking: {m.thinking or '(empty)'}"
 
-def _conversation_html(conversation) -> str:
-    "One row a message."
+    def content(m):
+        said = span(m.content, "whole")
+        return said if m.thinking is None else f"{span(thinking(m), 'whole', 'dim')}<br>{said}"
 
-    def row(m):
-        thought = (
-            "" if m.thinking is None else f"<i style='color:#888'>thinking: {escape(m.thinking) or '(empty)'}</i><br>"
-        )
-        return f"<tr><th style='{_CELL}'>{m.role}</th><td style='{_CELL}'>{thought}{escape(m.content)}</td></tr>"
-
-    return f"<table>{''.join(row(m) for m in conversation.messages)}</table>"
+    return styled(table((f"<b>{m.role}</b>", content(m)) for m in conversation.messages))
 
 # %% ../../nbs/prompts/00_conversation.ipynb #10a5875e
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from html import escape
 from typing import Literal, cast
 
 from ..core.errors import caller_level
+from ..core.html import label_classes, span, styled
 from .conversation import Conversation, Message, Role
 from .foreign_syntax import warn_of_foreign_syntax
 
@@ -170,33 +171,16 @@ def _segments(prompt: FormattedPrompt) -> list[tuple[str, bool]]:
     return [(part, special) for part, special in parts if part]
 
 # %% ../../nbs/prompts/02_formatter.ipynb #8be2eb51
-#: A colour per part of a chat string, in every strip, heatmap and widget: of seaborn's "colorblind" palette.
-LABEL_COLORS = {
-    "special": "#949494",
-    "role": "#ca9161",
-    "system": "#0173b2",
-    "user": "#029e73",
-    "thinking": "#de8f05",
-    "assistant": "#cc78bc",
-}
-
-
 def _prompt_html(prompt: FormattedPrompt) -> str:
-    "The string with coloured spans, a legend, and a note on forged tokens."
-
-    def show(label, text):
-        text = escape(text).replace("\n", "<span style='opacity:.5'>⏎</span>\n")
-        return f"<span title='{escape(label)}' style='background:{LABEL_COLORS.get(label, '#888888')}44'>{text}</span>"
-
-    body = "".join(show(s.label, prompt.span_text(s)) for s in prompt.spans) or escape(prompt.text)
+    "Show the string with coloured spans, a legend, and a note on forged tokens."
+    body = "".join(
+        span(prompt.span_text(s), *label_classes(s.label), title=s.label, newline="⏎") for s in prompt.spans
+    ) or escape(prompt.text)
     labels = dict.fromkeys(s.label for s in prompt.spans)
-    legend = " ".join(
-        f"<span style='background:{LABEL_COLORS.get(label, '#888888')}44;padding:0 .4em'>{escape(label)}</span>"
-        for label in labels
-    )
+    legend = " ".join(span(label, "token", *label_classes(label)) for label in labels)
     note = "".join(f" <code>{escape(t)}</code>" for t in dict.fromkeys(prompt.forged))
     note = note and f"<br>special-token text in the content ({escape(prompt.special_tokens)}):{note}"
-    return f"<pre style='white-space:pre-wrap'>{body}</pre><small>{legend}{note}</small>"
+    return styled(f"<pre>{body}</pre><small>{legend}{note}</small>")
 
 # %% ../../nbs/prompts/02_formatter.ipynb #9af2daa8
 _CLOSE = [("special", "<|im_end|>"), ("special", "\n")]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import did_you_mean
+from ..core.html import styled, table
 from .front_matter import TemplateError, template_error
 from .template_files import Template, load_template
 
@@ -96,24 +97,21 @@ def _weight(word: str, t: Template) -> int:
 
 # %% ../../nbs/prompts/05_templates.ipynb #f7f0fd6a
 #: Hides the rows of the next table that do not have all words; without scripts, as on GitHub, all rows are seen.
-_FILTER = """<input type="search" placeholder="filter, for example: neon night" style="width:30em" oninput="
+_FILTER = """<input type="search" placeholder="filter, for example: neon night" oninput="
 const words = this.value.toLowerCase().split(/\\s+/);
 for (const row of this.nextElementSibling.tBodies[0].rows)
   row.hidden = !words.every(word => row.textContent.toLowerCase().includes(word))">"""
+_COLUMNS = ("category", "template", "description", "tags", "words", "think block")
 
 
 def _catalogue(registry: "TemplateRegistry") -> str:
-    "One row a template, grouped by category; broken files at the end. A click on a description shows the text."
-    cell = "style='text-align:left;vertical-align:top'"
-
-    def row(*cells):
-        return "<tr>" + "".join(f"<td {cell}>{c}</td>" for c in cells) + "</tr>"
+    "Show one row a template, by category; broken files at the end. A click on a description shows the text."
 
     def text(t):
         return f"<details><summary>{escape(t.description or t.name)}</summary>{escape(t.system_prompt)}</details>"
 
     rows = [
-        row(
+        (
             escape(t.category),
             escape(stem),
             text(t),
@@ -124,13 +122,10 @@ def _catalogue(registry: "TemplateRegistry") -> str:
         for stem, t in sorted(registry.items(), key=lambda item: (item[1].category, item[0]))
     ]
     rows += [
-        row("broken", escape(stem), escape(str(e).replace(str(e.path), e.path.name)), "", "", "")
+        ("broken", escape(stem), escape(str(e).replace(str(e.path), e.path.name)), "", "", "")
         for stem, e in registry.errors.items()
     ]
-    head = "".join(
-        f"<th {cell}>{h}</th>" for h in ("category", "template", "description", "tags", "words", "think block")
-    )
-    return f"<div>{_FILTER}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    return styled(_FILTER, table(rows, _COLUMNS))
 
 # %% ../../nbs/prompts/05_templates.ipynb #aebe0573
 class UnknownTemplateError(TemplateError, KeyError):

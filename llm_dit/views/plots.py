@@ -21,9 +21,9 @@ from PIL import Image
 from seaborn import color_palette
 
 from ..core.errors import caller_level
+from ..core.html import LABEL_COLORS
 from ..core.values import as_image, as_int
 from ..encoding.output import EncodingOutput, align_tokens, check_encoding, color_limit, pool_dimensions
-from ..prompts.formatter import LABEL_COLORS
 
 # %% ../../nbs/views/00_plots.ipynb #4af918dd
 def figure_png(
