@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from llm_dit import GenerationInterrupted, LatentPreview, Recipe, RecipeWarning, ZImagePipeline, format_prompt
 from llm_dit.encoding.model_files import resolve_model
-from llm_dit.generation.pipeline import draw_latents, linear_sigmas
+from llm_dit.generation.noise import draw_latents
+from llm_dit.generation.schedule import linear_sigmas
 
 pytestmark = [pytest.mark.side_by_side, pytest.mark.xdist_group("call")]
 

@@ -14,8 +14,9 @@ import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from safetensors.torch import save_file
 
-from llm_dit import ZImagePipeline, pipeline as pipeline_module
-from llm_dit.generation.lora import LoadedLora, lora_hash, read_lora
+from llm_dit import ZImagePipeline
+from llm_dit.generation import lora as lora_module
+from llm_dit.generation.lora import LoadedLora, LoraStack, lora_hash, read_lora
 
 pytestmark = pytest.mark.side_by_side
 PROMPT, RANK = "a red circle on a blue background", 4
@@ -149,7 +150,7 @@ SPELLINGS = {
 def test_same_matrices_in_each_spelling(pipe, matrices, expected, tmp_path, spelling):
     pipe.load_lora(write(tmp_path / "x.safetensors", SPELLINGS[spelling](matrices)), 0.8)
     assert (
-        pipe._loras["x"].type == "lora" and np.abs(draw(pipe) - expected).max() <= 1
+        pipe._loras.loaded["x"].type == "lora" and np.abs(draw(pipe) - expected).max() <= 1
     )  # factors one by one round otherwise than their product
 
 
@@ -293,7 +294,7 @@ def test_lokr(pipe, tmp_path, name, spelling):
         {f"{spelling(layer)}.{kind}": x for layer in layers for kind, x in LOKR[name].items()},
     )
     pipe.load_lora(file, 0.7)
-    assert pipe._loras["x"].type == "lokr" and np.abs(draw(pipe) - wanted).max() <= 1
+    assert pipe._loras.loaded["x"].type == "lokr" and np.abs(draw(pipe) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize("rows", [3, 4])
@@ -532,14 +533,14 @@ def steps(pipe):
         "set_state": (peft, "set_peft_model_state_dict"),
         "delete_adapters": (pipe.pipe, "delete_adapters"),
         "unload_lora_weights": (pipe.pipe, "unload_lora_weights"),
-        "record": (pipeline_module, "LoadedLora"),
-        "hash": (pipeline_module, "lora_hash"),
-        "put_lora": (pipeline_module, "put_lora"),
-        "_set_loras": (ZImagePipeline, "_set_loras"),
+        "record": (lora_module, "LoadedLora"),
+        "hash": (lora_module, "lora_hash"),
+        "put_lora": (lora_module, "put_lora"),
+        "apply": (LoraStack, "_apply_weights"),
     }  # fmt: skip
 
 
-LOADING = ("load_lora_weights", "set_adapters", "inject", "set_state", "record", "hash", "put_lora", "_set_loras")
+LOADING = ("load_lora_weights", "set_adapters", "inject", "set_state", "record", "hash", "put_lora", "apply")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=["error", "interrupt"])
@@ -565,7 +566,7 @@ def test_load_is_undone(pipe, tmp_path, error, others):
     assert pipe.loras == ({"other": 0.3} if others else {}) | {"x": 0.8}
 
 
-@pytest.mark.parametrize("step", ["delete_adapters", "set_adapters", "_set_loras"])
+@pytest.mark.parametrize("step", ["delete_adapters", "set_adapters", "apply"])
 def test_partial_unload_is_undone(pipe, tmp_path, step):
     file = write(tmp_path / "x.safetensors", PAIR)
     pipe.load_lora(file, 0.3, name="one")
@@ -660,7 +661,7 @@ def test_record_and_hash(pipe, tmp_path):
     )
     assert lora_hash(one) == lora_hash(two) and re.fullmatch("[0-9a-f]{12}", lora_hash(one))
     pipe.load_lora(one, 0.5, name="n")
-    assert pipe._loras["n"].record() == dict(
+    assert pipe._loras.loaded["n"].record() == dict(
         name="n", file="one.safetensors", weight=0.5, type="lora", hash=lora_hash(one)
     )
     assert LoadedLora("n", "owner/name", 1.0, "lora", "0" * 12).record()["file"] == "owner/name"

@@ -19,7 +19,8 @@ from transformers import AutoTokenizer
 from .benchmark import compare_times, in_turns, with_random_weights
 from ..encoding.model_files import resolve_model
 from ..generation.memory import MEMORY, MemoryPlan, empty_part, model_configs
-from ..generation.pipeline import ZImagePipeline, draw_latents
+from ..generation.noise import draw_latents
+from ..generation.pipeline import ZImagePipeline
 from ..generation.schedule import linear_sigmas
 
 # %% ../../nbs/cli/14_image_benchmark.ipynb #1d78b107

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['INSTEAD', 'METHODS_INSTEAD', 'OUTPUT_TYPES', 'CALLBACK_TENSORS', 'check_names', 'as_prompt_list', 'unpadded',
-           'as_encoding', 'as_seeds', 'as_negatives', 'check_output_type', 'check_callback', 'check_changes',
-           'check_latents', 'check_sigmas', 'draw_from']
+           'as_encoding', 'as_seeds', 'as_negatives', 'side_by_side', 'check_output_type', 'check_callback',
+           'check_changes', 'check_sigmas', 'count_images', 'as_norm_limit', 'start_image']
 
 # %% ../../nbs/generation/14_call_options.ipynb #9479bd1e
-from ..core.errors import check_known, nearest_name, show_value
 from ..core.versions import require
 
 require("torch")  # before it is imported
@@ -19,9 +18,12 @@ from inspect import signature
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from ..core.values import as_float, as_int, as_ints, as_list, as_text, is_several
+from ..core.errors import caller_level, check_known, nearest_name, show_value
+from ..core.values import as_float, as_image, as_int, as_ints, as_list, as_text, is_several
 from ..encoding.encoder import FORMAT_OPTIONS, as_prompts
 from ..encoding.output import EncodingOutput
 
@@ -55,6 +57,7 @@ INSTEAD = {
     "cfg": "guidance is guidance_scale=",
 }
 
+# %% ../../nbs/generation/14_call_options.ipynb #f5104061
 #: What diffusers' pipelines can do under another name here.
 METHODS_INSTEAD = {
     "enable_model_cpu_offload": "load the model with memory='balanced'",
@@ -76,7 +79,7 @@ METHODS_INSTEAD = {
     "components": "the parts are pipe.transformer, pipe.vae, pipe.scheduler and pipe.encoder",
 }
 
-
+# %% ../../nbs/generation/14_call_options.ipynb #b9f3f26b
 def check_names(
     given: Collection[str],  # names that are not arguments of the call
     known: Sequence[str],  # arguments of the call
@@ -143,7 +146,7 @@ def unpadded(
         )
     return [x[rows.to(x.device)] for x, rows in zip(embeds, kept)]
 
-
+# %% ../../nbs/generation/14_call_options.ipynb #1789d7ba
 def as_encoding(
     embeds: Any,  # an EncodingOutput, `(tokens, dim)` tensors, or `(prompts, tokens, dim)` without padding
     name: str = "prompt_embeds",  # of the argument, for the error
@@ -182,16 +185,17 @@ def as_encoding(
         encoded=[{} for _ in rows],
     )
 
-
+# %% ../../nbs/generation/14_call_options.ipynb #48c8f761
 def as_seeds(
     seed: Any,  # a whole number, or several in a list, range or array
     generator: Any = None,  # one of torch, or several in a list, in place of the seed
 ) -> tuple[list[int], list[torch.Generator] | None]:  # seeds, and the generators to draw the noise from
     "Return seeds as integers, those of generators included."
     if generator is None:
-        seeds = _some(as_ints(as_list(seed, "seed"), "seed"), "seed") if is_several(seed) else [as_int(seed, "seed")]
+        several = as_ints(as_list(seed, "seed"), "seed") if is_several(seed) else [as_int(seed, "seed")]
+        seeds = _at_least_one(several, "seed")
         return [as_int(each, "seed", -(2**63), 2**64 - 1) for each in seeds], None
-    if not _is_first(seed):
+    if not _is_default(seed):
         raise TypeError("Both seed and generator are given; leave one of them out.")
     several = as_list(generator, "generator") if is_several(generator) else [generator]
     for i, one in enumerate(several):
@@ -200,14 +204,16 @@ def as_seeds(
                 f"generator[{i}] is {show_value(one)}: expected a torch.Generator, as in "
                 "torch.Generator('cpu').manual_seed(0)."
             )
-    return _some([one.initial_seed() for one in several], "generator"), several
+    return _at_least_one([one.initial_seed() for one in several], "generator"), several
 
 
-def _is_first(seed):
+def _is_default(seed):
+    "Whether a seed is the one of a call that names none."
     return isinstance(seed, int) and seed == 0
 
 
-def _some(values, name):
+def _at_least_one(values, name):
+    "Return values; `ValueError` if there is none."
     if not values:
         raise ValueError(f"{name} is empty; give at least one.")
     return values
@@ -224,6 +230,33 @@ def as_negatives(
     if len(several) != count:
         raise ValueError(f"{len(several)} negative prompts for {count} prompts; give one, or one for each prompt.")
     return ["" if one is None else as_text(one, "negative_prompt") for one in several]
+
+# %% ../../nbs/generation/14_call_options.ipynb #dc22d2d1
+def side_by_side(
+    prompt: Any,  # a list of prompts, or an encoding of several
+    template: Any,  # None, one for all, or one per prompt
+    seeds: list[int],  # one for all, or one per prompt
+) -> tuple[int, list, list[int]]:  # number of prompts, templates and seeds
+    "Return how many prompts there are, with a template and a seed for each; a single value stands for all."
+    given = {
+        "prompts": prompt,
+        "templates": as_list(template, "template") if is_several(template) else [template],
+        "seeds": seeds,
+    }
+    for name, values in given.items():
+        if not len(values):
+            raise ValueError(f"There is no {name[:-1]}: the list is empty; give at least one.")
+    lengths = {name: len(values) for name, values in given.items() if len(values) > 1}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"{' and '.join(f'{n} {name}' for name, n in lengths.items())} do not go together; give lists of one "
+            "length, or a single value for all."
+        )
+    count = max(lengths.values(), default=1)
+    templates, seeds = (
+        list(given[name]) * (1 if len(given[name]) == count else count) for name in ("templates", "seeds")
+    )
+    return count, templates, seeds
 
 # %% ../../nbs/generation/14_call_options.ipynb #955af516
 #: What the images of a call can be.
@@ -278,7 +311,7 @@ def _takes(function, count):
         return True
     return True
 
-
+# %% ../../nbs/generation/14_call_options.ipynb #98911ddd
 def check_changes(
     changes: Any,  # what a callback returned
 ) -> dict[str, torch.Tensor]:  # empty for None
@@ -300,27 +333,7 @@ def check_changes(
             raise TypeError(f"callback_on_step_end returned latents={show_value(value)}: expected a tensor.")
     return dict(changes)
 
-
-def check_latents(
-    latents: Any,  # noise to start from, or None
-    shape: Sequence[int],  # `(images, channels, height / 8, width / 8)`
-) -> torch.Tensor | None:  # float32, on the CPU
-    "Return the caller's noise; one sentence if it does not fit the images that are made."
-    if latents is None:
-        return None
-    if not isinstance(latents, torch.Tensor) or not latents.is_floating_point():
-        raise TypeError(f"latents is {show_value(latents)}: expected a tensor of floats {tuple(shape)}.")
-    latents = latents[None] if latents.ndim == 3 else latents
-    if tuple(latents.shape) != tuple(shape):
-        raise ValueError(
-            f"latents have the shape {tuple(latents.shape)}: expected {tuple(shape)} (images, channels, height / 8, "
-            "width / 8)."
-        )
-    if not latents.isfinite().all():
-        raise ValueError("latents hold NaN or infinite numbers: expected finite ones.")
-    return latents.detach().to("cpu", torch.float32)
-
-
+# %% ../../nbs/generation/14_call_options.ipynb #141a38f5
 def check_sigmas(
     sigmas: Any,  # noise levels from 1 down, before the shift, or None
 ) -> tuple[float, ...]:  # empty for None
@@ -335,28 +348,31 @@ def check_sigmas(
         )
     return levels
 
-
-def draw_from(
-    generators: Sequence[torch.Generator],  # one for all images, or one per image
-    shape: Sequence[int],  # `(images, channels, height / 8, width / 8)`
-) -> tuple[torch.Tensor, list[bool]]:  # float32 noise; for each image whether its seed alone gives it
-    "Draw noise as diffusers does; `ValueError` if there are neither one nor as many generators as images."
-    images = shape[0]
-    if len(generators) not in (1, images):
-        raise ValueError(f"{len(generators)} generators for {images} images; give one, or one for each image.")
-    fresh = [_is_fresh(generator) for generator in generators]
-    each = shape if len(generators) == 1 else (1, *shape[1:])
-    noise = torch.cat(
-        [
-            torch.randn(each, generator=generator, device=generator.device, dtype=torch.float32).cpu()
-            for generator in generators
-        ]
-    )
-    return noise, fresh if len(generators) == images else [fresh[0] and i == 0 for i in range(images)]
+# %% ../../nbs/generation/14_call_options.ipynb #01e84cfe
+def count_images(
+    num_images: Any,  # our name for it
+    num_images_per_prompt: Any = None,  # diffusers' name for it
+) -> int:
+    "Return images per prompt from the two names that it has."
+    if num_images_per_prompt is None:
+        return as_int(num_images, "num_images", 1)
+    number = as_int(num_images_per_prompt, "num_images_per_prompt", 1)
+    if as_int(num_images, "num_images", 1) not in (1, number):
+        raise ValueError(
+            f"num_images={num_images} and num_images_per_prompt={number} are the same option; leave one of them out."
+        )
+    return number
 
 
-def _is_fresh(generator):
-    "Whether nothing was drawn from a generator on the CPU since its seed was set."
-    if generator.device.type != "cpu":
-        return False
-    return torch.equal(torch.Generator("cpu").manual_seed(generator.initial_seed()).get_state(), generator.get_state())
+def as_norm_limit(
+    value: Any,  # `cfg_normalization` as a caller gives it
+) -> bool | float:
+    "Return `cfg_normalization` as a bool or a float."
+    return bool(value) if isinstance(value, (bool, np.bool_)) else as_float(value, "cfg_normalization", 0)
+
+
+def start_image(
+    image: Any,  # PIL, path, array or tensor, or None
+) -> Image.Image | None:
+    "Return the image that is started from, in RGB; None for none. A warning points at the caller's line."
+    return None if image is None else as_image(image, stacklevel=caller_level() + 1)

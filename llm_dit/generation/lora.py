@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['undone_on_error', 'LoraWeights', 'read_lora', 'find_lora', 'lora_hash', 'lora_weight', 'lora_name', 'LoadedLora',
-           'adapter_name', 'put_lora']
+           'adapter_name', 'adapters_on', 'put_lora', 'LoraStack']
 
 # %% ../../nbs/generation/09_lora.ipynb #0fce3280
 from ..core.versions import require
@@ -20,15 +20,18 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from safetensors import safe_open
 
+from ..core.errors import caller_level
 from ..core.values import as_float
 from ..encoding.model_files import HUB_ERRORS
 from ..encoding.weight_files import IncompleteModelError, read_json, safetensors_header
@@ -668,6 +671,13 @@ def adapter_name(
     return next(each for n in range(len(names) + 1) if (each := base + (f"_{n}" if n else "")) not in names)
 
 
+def adapters_on(
+    transformer: torch.nn.Module,  # of diffusers
+) -> list[str]:
+    "Return the adapters that are on a transformer, by peft's names."
+    return list(getattr(transformer, "peft_config", None) or {})
+
+# %% ../../nbs/generation/09_lora.ipynb #fc9dd57c
 def _plain_lokr(weights, layers):
     "Return factors of the sizes that peft chooses for each layer, without numbers."
     from peft.tuners.lokr.layer import factorization
@@ -725,3 +735,111 @@ def put_lora(
         _put_factors(transformer, adapter, tensors)
     for parameter, flag in trained:  # peft freezes what it finds
         parameter.requires_grad_(flag)
+
+# %% ../../nbs/generation/09_lora.ipynb #0efb2317
+class LoraStack:
+    "LoRAs on the transformer of a pipeline, by name. A change that fails or is interrupted leaves them as they were."
+
+    def __init__(
+        self,
+        pipe: Any,  # diffusers' pipeline
+    ):
+        self.pipe, self.loaded = pipe, cast(dict[str, LoadedLora], {})
+
+    @property
+    def weights(self) -> dict[str, float]:
+        "Loaded LoRAs and how strongly they act."
+        return {name: lora.weight for name, lora in self.loaded.items()}
+
+    def load(
+        self,
+        source: str | Path,  # as for `find_lora`
+        weight: float = 1.0,  # how strongly it acts
+        name: str | None = None,  # to unload it by; the file's name if not given
+        **hub: Any,  # `revision`, `cache_dir`, `local_files_only`
+    ) -> str:  # the name
+        "Put a LoRA or LoKr on the transformer; `ValueError` if it cannot be. Warn of tensors that are left out."
+        name, weight = self._check_new(source, weight, name)
+        file = find_lora(source, **hub)
+        read = read_lora(file, self.pipe.transformer, str(source))
+        self._check_placement(read.type)
+        again = str(file.resolve()) if Path(source).expanduser().exists() else str(source)
+        adapter = adapter_name(name, adapters_on(self.pipe.transformer))
+        lora = LoadedLora(name, again, weight, read.type, lora_hash(file), adapter)
+        with undone_on_error(self, self.pipe):
+            put_lora(self.pipe, read, lora.adapter)
+            self.loaded[name] = lora
+            self._apply_weights()
+        if read.left_out:
+            warnings.warn(
+                f"{source} also holds {len(read.left_out)} tensors for a text encoder, such as {read.left_out[0]}; "
+                "they are left out, since the text encoder takes no LoRA here.",
+                UserWarning,
+                stacklevel=caller_level(),
+            )
+        return name
+
+    def unload(
+        self,
+        name: str | None = None,  # None unloads all
+    ) -> None:
+        "Take a LoRA off again; the transformer is then as it was before."
+        self._check_known(name)
+        gone = [name] if name is not None else list(self.loaded)
+        with undone_on_error(self, self.pipe):
+            adapters = [self.loaded.pop(each).adapter for each in gone]
+            if self.loaded:
+                self.pipe.delete_adapters(adapters)
+                self._apply_weights()
+            elif adapters:
+                self.pipe.unload_lora_weights()
+
+    def set_weight(
+        self,
+        name: str,  # of a loaded LoRA
+        weight: float,  # how strongly it acts from now on
+    ) -> None:
+        "Change how strongly a loaded LoRA acts."
+        self._check_known(name)
+        weight = lora_weight(weight)
+        with undone_on_error(self, self.pipe):
+            self.loaded[name] = replace(self.loaded[name], weight=weight)
+            self._apply_weights()
+
+    def _check_new(self, source, weight, name):
+        "Return the name and the weight of a LoRA that is to be loaded; `ValueError` if it cannot be."
+        weight, name = lora_weight(weight), lora_name(source, name)
+        if not find_spec("peft"):
+            raise ValueError("A LoRA needs peft; install it with pip install 'llm-dit[lora]'.")
+        if name in self.loaded:
+            raise ValueError(
+                f"A LoRA named {name!r} is loaded already; unload it first, or give this one another name."
+            )
+        own = {lora.adapter for lora in self.loaded.values()}
+        if other := sorted(set(adapters_on(self.pipe.transformer)) - own):
+            raise ValueError(
+                f"The transformer has the adapter {other[0]!r}, which was not loaded by load_lora, so that no recipe "
+                "could name it; unload it, and load it with load_lora."
+            )
+        return name, weight
+
+    def _check_known(self, name):
+        "Raise a `ValueError` if there is no LoRA of that name."
+        if name is not None and name not in self.loaded:
+            raise ValueError(f"There is no LoRA named {name!r}; loaded: {', '.join(self.loaded) or 'none'}.")
+
+    def _check_placement(self, kind):
+        "Raise a `ValueError` if weights are streamed in a way that no LoRA of this kind can be put on."
+        if getattr(self.pipe, "streamed", None):
+            raise ValueError(
+                "A LoRA cannot be put on weights that are streamed from the disk; load the model with "
+                "memory='balanced' or 'fast'."
+            )
+        if kind == "lokr" and _is_group_offload_enabled(self.pipe.transformer):
+            raise ValueError(
+                "A LoKr cannot be put on weights that are streamed; load the model with memory='balanced' or 'fast'."
+            )
+
+    def _apply_weights(self):
+        "Let each LoRA act by its weight."
+        self.pipe.set_adapters([lora.adapter for lora in self.loaded.values()], list(self.weights.values()))

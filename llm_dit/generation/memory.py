@@ -7,7 +7,6 @@ __all__ = ['PARTS', 'QUANTIZED_BYTES', 'MEMORY', 'RESERVE', 'model_configs', 'em
            'MemoryPlan', 'MemoryWarning', 'memory_plans', 'choose_plan', 'advice', 'plan_table', 'available_bytes']
 
 # %% ../../nbs/generation/04_memory.ipynb #55ba1028
-from ..core.errors import caller_level, one_line
 from ..core.versions import require
 
 require("torch", "transformers", "diffusers")  # before they are imported
@@ -29,6 +28,7 @@ from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
+from ..core.errors import caller_level, one_line
 from ..encoding.devices import QUANTIZATIONS
 from llm_dit.encoding.model_files import (
     PUBLISHED_CONFIGS,

@@ -7,7 +7,6 @@ __all__ = ['DEFAULTS_BY_SHIFT', 'find_model', 'GenerationDefaults', 'generation_
            'check_pair']
 
 # %% ../../nbs/generation/10_model_parts.ipynb #afdddae9
-from ..core.errors import first_line, one_line
 from ..core.versions import require
 
 require("torch", "transformers", "diffusers")  # before they are imported
@@ -29,6 +28,7 @@ from diffusers.loaders.single_file_utils import (
     load_single_file_checkpoint,
 )
 
+from ..core.errors import first_line, one_line
 from ..encoding.devices import quantization_options
 from ..encoding.finite import refuse_non_finite
 from ..encoding.model_files import check_path, check_pipeline, config_folders, hub_folder, resolve_model

@@ -7,7 +7,6 @@ __all__ = ['linear_sigmas', 'flow_match_sigmas', 'adapt_scheduler', 'noise_gener
            'check_scheduler', 'scheduler_shift', 'scheduler_record']
 
 # %% ../../nbs/generation/11_schedule.ipynb #a0e5928d
-from ..core.errors import first_line
 from ..core.versions import require
 
 require("torch", "transformers", "diffusers")  # before they are imported
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
+
+from ..core.errors import first_line
 
 # %% ../../nbs/generation/11_schedule.ipynb #bcb72833
 def linear_sigmas(
