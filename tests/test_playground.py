@@ -114,7 +114,7 @@ def test_a_text_that_no_template_may_hold(playground, tmp_path):
 @pytest.mark.parametrize("overwritten", [False, True])
 def test_a_failed_save_leaves_everything_as_it_was(playground, tmp_path, monkeypatch, step, overwritten):
     """Each step of saving fails in turn; files, folders and registry are the ones before."""
-    from llm_dit import playground as module
+    from llm_dit.views import playground_model as module
 
     folder, name = tmp_path / "mine/deep", "readme" if step == "readme" else "new"
     if overwritten or step == "clash":

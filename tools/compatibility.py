@@ -31,7 +31,7 @@ NOTEBOOKS = (
     "generation/04_memory",
     "generation/25_pipeline",
     "views/01_widgets",
-    "views/02_playground",
+    "views/05_playground",
     "studies/00_store",
     "studies/01_metrics",
     "studies/02_definition",

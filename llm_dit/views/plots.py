@@ -82,7 +82,7 @@ def _name_tokens(axis, names: Sequence[str], labels: Sequence[str] = ()) -> None
     for tick, label in zip(axis.get_ticklabels(), labels[::step]):
         tick.set_color(LABEL_COLORS.get(label, "black"))
 
-
+# %% ../../nbs/views/00_plots.ipynb #762241e8
 def _draw(axes, values: torch.Tensor, colors: str, low: float, high: float, unit: str, **where: Any) -> None:
     "An image of numbers with a scale beside it; black where there is no number."
     values = values.detach().float().cpu()
@@ -229,6 +229,18 @@ def layer_heatmap(
     return figure
 
 # %% ../../nbs/views/00_plots.ipynb #ee5c5f52
+def _same_width(encoding, other):
+    for one in (encoding, other):
+        check_encoding(one, "an argument")
+    x, width = encoding.embedding, other.embedding.shape[1]
+    if x.shape[1] != width:
+        raise ValueError(
+            f"Hidden states of {x.shape[1]} and of {width} numbers cannot be compared; encode both prompts with one "
+            "model."
+        )
+    return x
+
+
 def similarity_heatmap(
     a: EncodingOutput,  # one prompt: rows
     b: EncodingOutput,  # another: columns
@@ -250,7 +262,7 @@ def similarity_heatmap(
     )
     return figure
 
-
+# %% ../../nbs/views/00_plots.ipynb #69a78583
 def difference_heatmap(
     a: EncodingOutput,  # one prompt
     b: EncodingOutput,  # another
@@ -284,18 +296,6 @@ def difference_heatmap(
     _legend(figure, labels)
     return figure
 
-
-def _same_width(encoding, other):
-    for one in (encoding, other):
-        check_encoding(one, "an argument")
-    x, width = encoding.embedding, other.embedding.shape[1]
-    if x.shape[1] != width:
-        raise ValueError(
-            f"Hidden states of {x.shape[1]} and of {width} numbers cannot be compared; encode both prompts with one "
-            "model."
-        )
-    return x
-
 # %% ../../nbs/views/00_plots.ipynb #efffeccf
 def norm_profile(
     *encodings: EncodingOutput,  # prompts, one curve each
@@ -328,7 +328,7 @@ def norm_profile(
         text.set_parse_math(False)
     return figure
 
-
+# %% ../../nbs/views/00_plots.ipynb #64b09405
 def pca_scatter(
     encodings: Sequence[EncodingOutput],  # prompts, one point each
     labels: Sequence[str],  # what colours the points, for example the template of each
@@ -393,7 +393,7 @@ def contact_sheet(
         axes.set_axis_off()
     return figure
 
-
+# %% ../../nbs/views/00_plots.ipynb #3be2cd10
 def xy_grid(
     images: Sequence[Sequence[Image.Image]],  # rows of pictures
     x_labels: Sequence[str],  # one per column
