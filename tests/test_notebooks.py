@@ -19,7 +19,7 @@ ALONE = {
     "cli/12_benchmark",
     "cli/13_encoding_benchmark",
     "cli/14_image_benchmark",
-    "tiny/02_evaluation",
+    "tiny/08_evaluation",
     "how-to/scale_out",
 }
 NBS = Path(__file__).parent.parent / "nbs"

@@ -24,7 +24,8 @@ def tiny_eval(
     "Measure how well pictures obey their captions; exit code 1 if a gate is missed."
     from llm_dit.encoding.model_files import resolve_model
     from llm_dit.generation.pipeline import ZImagePipeline
-    from llm_dit.tiny.evaluation import missed_gates, report, write_card
+    from llm_dit.tiny.evaluation import missed_gates, report
+    from llm_dit.tiny.model_card import write_card
 
     table = report(ZImagePipeline.from_pretrained(model, device=device), n, seed)
     typer.echo(table.to_string(index=False))

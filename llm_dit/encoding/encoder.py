@@ -21,7 +21,8 @@ from .protocols import BackendConfig, IncrementalBackend, TextEncoderBackend
 from ..prompts.conversation import Conversation, Message, Role
 from ..prompts.foreign_syntax import warn_of_foreign_syntax
 from ..prompts.formatter import FormattedPrompt, Qwen3Formatter, Span, SpecialTokenError, format_prompt
-from ..prompts.templates import Template, TemplateRegistry, load_template
+from ..prompts.template_files import Template, load_template
+from ..prompts.templates import TemplateRegistry
 
 # %% ../../nbs/encoding/22_encoder.ipynb #a73e9077
 #: What a prompt may be: plain text, a conversation, or a chat string that is used as it is.

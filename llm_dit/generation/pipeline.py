@@ -39,7 +39,7 @@ from .placement import as_place
 from .recipe import Recipe
 from .reproduction import make_again, read_recipe
 from .result import Generation
-from ..prompts.templates import Template
+from ..prompts.template_files import Template
 
 # %% ../../nbs/generation/25_pipeline.ipynb #90027b5f
 class ZImagePipeline(LoadedModel):

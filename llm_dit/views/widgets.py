@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 
 from ..encoding.encoder import ZImageTextEncoder
 from ..encoding.output import EncodingOutput, token_strip
-from ..prompts.templates import Template, TemplateRegistry
+from ..prompts.template_files import Template
+from ..prompts.templates import TemplateRegistry
 from .plots import figure_png, token_heatmap
 
 # %% ../../nbs/views/01_widgets.ipynb #2223f075
