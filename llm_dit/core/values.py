@@ -18,7 +18,7 @@ from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import check_known, nearest_name, show_value  # noqa: F401
+from .errors import show_value
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..core.errors import caller_level
+from ..core.errors import caller_level, first_line, one_line
 from llm_dit.encoding.model_files import (
     component_subfolders,
     find_encoder_config,
@@ -59,7 +59,7 @@ def _read_config(path, folder, hub):
     except Exception as e:  # of many kinds
         if isinstance(e, (OSError, ImportError)) or "custom code" in str(e) or "expected a decoder-only" in str(e):
             raise
-        reason = " ".join(str(e).split())[:200]
+        reason = one_line(e)
         raise ValueError(
             f"The configuration of the text encoder of {path} cannot be used ({type(e).__name__}: {reason}); "
             "expected a decoder-only language model that transformers knows, such as Qwen3."
@@ -163,7 +163,7 @@ def _find_in_file(file, config, hub):
     except OSError as e:
         raise FileNotFoundError(
             f"{file} has no tokenizer beside it, and that of {source} cannot be had from the Hub "
-            f"({str(e).splitlines()[0]}); put its tokenizer.json into the folder."
+            f"({first_line(e)}); put its tokenizer.json into the folder."
         ) from None
     _check_vocabulary(tokenizer, model_config, source, file)
     return FoundEncoder(model_config, tokenizer, dict(path=str(file), subfolder="", **hub))
@@ -181,7 +181,7 @@ def _read_gguf(file, path, hub):
         raise
     except Exception as e:  # gguf raises many kinds
         raise IncompleteWeightsError(
-            f"{file} cannot be read as the GGUF file of a text encoder ({' '.join(str(e).split())[:200]}); "
+            f"{file} cannot be read as the GGUF file of a text encoder ({one_line(e)}); "
             "download it again, or take another file."
         ) from None
 

@@ -6,6 +6,7 @@
 __all__ = ['QUANTIZATIONS', 'best_device', 'best_dtype', 'quantization_options']
 
 # %% ../../nbs/encoding/16_devices.ipynb #a5439670
+from ..core.errors import first_line
 from ..core.versions import require
 
 require("torch", "transformers")  # before they are imported
@@ -29,7 +30,7 @@ def best_device(
         except Exception as e:
             raise ValueError(
                 f"device={str(device)!r} cannot be used here "
-                f"({'torch knows no such device' if 'device string' in str(e) else str(e).splitlines()[0][:120]}); "
+                f"({'torch knows no such device' if 'device string' in str(e) else first_line(e, 120)}); "
                 "expected 'cpu', or 'cuda' or 'mps' where there is one."
             ) from None  # torch raises a kind for each device
         return torch.device(device)

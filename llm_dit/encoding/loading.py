@@ -6,6 +6,7 @@
 __all__ = ['first_layers', 'load_decoder', 'LoadedEncoder', 'load_encoder', 'count_changes', 'without_numbers']
 
 # %% ../../nbs/encoding/19_loading.ipynb #a5439670
+from ..core.errors import first_line, one_line
 from ..core.versions import require
 
 require("torch", "transformers")  # before they are imported
@@ -134,11 +135,11 @@ def _from_files(path, where, left_out, config, options):
             **options,
         )  # a pickle could run code
     except OSError as e:
-        raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {str(e).splitlines()[0]}") from e
+        raise FileNotFoundError(f"The text encoder of {path} cannot be loaded: {first_line(e)}") from e
     except (LookupError, TypeError, AttributeError) as e:  # at names of tensors that no model has
         raise IncompleteWeightsError(
             f"{next(iter(weight_files(where)), where) if where.is_dir() else where} cannot be loaded "
-            f"({type(e).__name__}: {' '.join(str(e).split())[:200]}); it is damaged or belongs to another model: "
+            f"({type(e).__name__}: {one_line(e)}); it is damaged or belongs to another model: "
             "download it again."
         ) from e
 

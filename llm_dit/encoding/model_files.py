@@ -156,7 +156,7 @@ def component_subfolders(
             if cached_file(model, name, _raise_exceptions_for_missing_entries=False, **hub)
         ]
     except OSError as e:
-        raise FileNotFoundError(f"{model} cannot be read from the Hub: {str(e).splitlines()[0]}") from e
+        raise FileNotFoundError(f"{model} cannot be read from the Hub: {first_line(e)}") from e
     if not found:
         raise FileNotFoundError(
             f"{model} is not in the Hub's cache on this machine, or holds no model, and the Hub cannot be asked; "

@@ -23,7 +23,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.cache_utils import DynamicCache
 
-from ..core.errors import caller_level
+from ..core.errors import caller_level, one_line
 from .finite import NonFiniteError, is_finite, non_finite_tensor
 from .planning import Group, plan_batches, plan_groups
 from .prefix_cache import KeysAndValues, PrefixCache, ReadText, cache_arguments, lent_cache
@@ -186,7 +186,7 @@ class DecoderRunner:
                 if len(batch) == 1:
                     raise PromptTooLongError(
                         f"A prompt of {longest} tokens does not fit into the memory of {self.device} "
-                        f"({' '.join(str(e).split())[:120]}); shorten it, or load the model in a smaller dtype, "
+                        f"({one_line(e, 120)}); shorten it, or load the model in a smaller dtype, "
                         "quantised, or on another device."
                     ) from e
                 self._learn_limit(len(batch), longest)

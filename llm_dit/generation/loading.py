@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import diffusers
 
-from ..core.errors import check_known
+from ..core.errors import check_known, one_line
 from ..encoding.backends import TransformersBackend
 from ..encoding.components import without_idle_revision
 from ..encoding.devices import best_device, best_dtype
@@ -124,7 +124,7 @@ def _assemble(path, config, dtype, transformer, vae):
             **config.hub_options(),
         )
     except Exception as e:  # of many kinds
-        reason = " ".join(str(e).split())[:200]
+        reason = one_line(e)
         raise ValueError(
             f"The scheduler of {path} cannot be used ({type(e).__name__}: {reason}); download "
             "scheduler/scheduler_config.json again."

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, cast
 
-from ..core.errors import first_line
+from ..core.errors import did_you_mean, first_line
 from ..encoding.output import token_strip
 from ..generation.pipeline import ZImagePipeline
 from ..generation.preview import LatentPreview
@@ -94,8 +94,8 @@ class PlaygroundController:
             e.template.value = name
             return
         if e.chosen is None:
-            near = " or ".join(e.registry.near(name, 3)) or "another"
-            self.viewer.show_error(f"No template is called {name!r}; did you mean {near}?")
+            near = did_you_mean(e.registry.near(name, 3) or ["another"], show=str)
+            self.viewer.show_error(f"No template is called {name!r}; {near}")
         else:
             self.viewer.show_error("")
             e.put(**e.chosen.resolve())
