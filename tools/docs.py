@@ -1,8 +1,8 @@
 """Build the documentation: notebooks become pages in `_build/docs`, Sphinx makes a site of them in `_docs`. No network
 is used.
 
-The structure is that of `nbs/sidebar.yml`, which Quarto reads too. A notebook keeps its cells and outputs; what it
-exports is shown as signature, parameter table and docstring, with the code folded away.
+The structure is that of `nbs/sidebar.yml`. A notebook keeps its cells and outputs; what it exports is shown as
+signature, parameter table and docstring, with the code folded away.
 """
 
 import ast
