@@ -75,7 +75,7 @@ def label_classes(
     "Return the classes that give a part its colour: grey if it has none."
     return ("label", f"label-{label}") if label in LABEL_COLORS else ("label",)
 
-
+# %% ../../nbs/core/06_html.ipynb #820ad989
 def strip(
     tokens: Iterable[str],  # HTML of each, as `span` makes it
 ) -> str:  # HTML
@@ -92,7 +92,7 @@ def table(
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table>{f'<thead><tr>{names}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
 
-
+# %% ../../nbs/core/06_html.ipynb #079b9aae
 def image(
     png: bytes,  # of a PNG file; nothing is shown if there are none
     alt: str,  # what a reader who cannot see it hears
