@@ -89,8 +89,8 @@ def as_float(
 def is_several(
     value: Any,  # anything
 ) -> bool:
-    """Whether a value is a list of values: a list, tuple, range, set, generator, array with an axis, or a column of a
-    table.
+    """Return whether a value is a list of values: a list, tuple, range, set, generator, array with an axis, or a
+    column of a table.
     """
     if isinstance(value, (str, bytes, bytearray)):
         return False

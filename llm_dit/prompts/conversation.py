@@ -93,7 +93,7 @@ class Message:
             _text(self.thinking, f"the {self.role} message's thinking")
 
     def to_dict(self) -> dict[str, str]:
-        "OpenAI-style dictionary; `reasoning_content` only where there is some."
+        "Return an OpenAI-style dictionary; it has `reasoning_content` only if there is some."
         thinking = {} if self.thinking is None else {"reasoning_content": self.thinking}
         return {"role": self.role.value, "content": self.content} | thinking
 
@@ -186,7 +186,7 @@ class Conversation:
         thinking: str | None = None,  # what the assistant thinks before it answers
         assistant: str | None = None,  # how the assistant's answer begins
     ) -> "Conversation":
-        "One user turn, with a system turn before and an assistant turn after it where they are given."
+        "Make one user turn, with a system turn before and an assistant turn after it if they are given."
         messages = [Message(Role.SYSTEM, system)] if system is not None and system != "" else []
         messages.append(Message(Role.USER, prompt))
         if thinking is not None or assistant is not None:
@@ -194,7 +194,7 @@ class Conversation:
         return cls(tuple(messages))
 
     def to_dicts(self) -> list[dict[str, str]]:
-        "OpenAI-style messages, ready for `apply_chat_template`."
+        "Return OpenAI-style messages, ready for `apply_chat_template`."
         return [m.to_dict() for m in self.messages]
 
     def add(
@@ -203,7 +203,7 @@ class Conversation:
         content: str | None = None,  # what is said
         thinking: str | None = None,  # the assistant's reasoning
     ) -> "Conversation":
-        "A new conversation with one more message at the end."
+        "Return a new conversation with one more message at the end."
         message = role if isinstance(role, Message) else Message(cast(Role, role), cast(str, content), thinking)
         return type(self)((*self.messages, message))
 

@@ -95,7 +95,7 @@ class FormattedPrompt:
 
     @property
     def user_text(self) -> str:
-        'The text of the "user" spans, those of several turns joined by newlines; "" if there is none.'
+        'Return the text of the "user" spans, those of several turns joined by newlines; "" if there is none.'
         return "\n".join(self.span_text(span) for span in self.spans if span.label == "user")
 
     def span_text(self, span: Span) -> str:
@@ -241,7 +241,7 @@ def resolve_thinking(
     thinking: str | None,  # None: nothing said; "": empty block; text: filled block
     enable_thinking: bool | None = None,  # our meaning: True asks for a block, False forbids one
 ) -> str | None:  # what stands in the block, None for no block
-    "The think block's content from the two ways to ask for one."
+    "Return the think block's content from the two ways to ask for one."
     if enable_thinking not in (None, True, False):
         raise ValueError(f"enable_thinking={enable_thinking!r}: expected True, False or None (nothing said).")
     if enable_thinking is not None and not enable_thinking and thinking is not None:
@@ -369,7 +369,7 @@ class Qwen3Formatter:
         enable_thinking: bool | None = None,  # Hugging Face's flag: False writes the empty block
         **options,  # the other fields
     ) -> "Qwen3Formatter":
-        "A formatter that does what `apply_chat_template(..., enable_thinking=...)` does."
+        "Return a formatter that does what `apply_chat_template(..., enable_thinking=...)` does."
         return cls(enable_thinking=enable_thinking is False, **options)
 
     def format(
@@ -380,7 +380,7 @@ class Qwen3Formatter:
         continue_final_message: bool = False,  # leave the last message open, without a generation prompt
         enable_thinking: bool | None = None,  # our meaning; None takes the formatter's own setting
     ) -> FormattedPrompt:
-        "The string for a conversation."
+        "Return the string for a conversation."
         if not isinstance(conversation, Conversation):
             conversation = Conversation.from_dicts(conversation)
         block = resolve_thinking(None, self.enable_thinking if enable_thinking is None else enable_thinking)

@@ -62,7 +62,7 @@ class Template(BaseModel):
         assistant: str | None = None,
         enable_thinking: bool | None = None,
     ) -> dict[str, Any]:
-        "`system`, `thinking` and `assistant` for `format_prompt`; whatever the caller gives (not None) wins."
+        "Return `system`, `thinking` and `assistant` for `format_prompt`; what the caller gives (not None) wins."
         if self.variables:
             return self.fill().resolve(system, thinking, assistant, enable_thinking)
         if thinking is None and enable_thinking is not False:
@@ -101,7 +101,7 @@ class Template(BaseModel):
         self,
         **changes: Any,  # fields with their new values
     ) -> "Template":
-        "A copy with other values, checked as a file is."
+        "Return a copy with other values, checked as a file is."
         return _checked(
             {**dict(self), **changes}, str(changes.get("path") or changes.get("name") or self.name), {}
         )  # the file is not at fault
@@ -261,7 +261,7 @@ def _check_file(path: Path) -> None:
 
 # %% ../../nbs/prompts/04_template_files.ipynb #00d4146d
 def front_matter_schema() -> dict[str, Any]:
-    "The JSON Schema of a template's front matter; a key that it does not name is allowed, and kept as metadata."
+    "Return the JSON Schema of a template's front matter; other keys are allowed, and kept as metadata."
     schema = Template.model_json_schema()
     properties = {key: value for key, value in schema["properties"].items() if key in _KEYS}
     return {

@@ -46,7 +46,7 @@ def _qwen3_encoding():
 def count_tokens(
     text: str,  # plain text or a chat string
 ) -> int:
-    "How many tokens Qwen3 makes of a text."
+    "Return how many tokens Qwen3 makes of a text."
     return len(_qwen3_encoding().encode(text, allowed_special="all"))
 
 # %% ../../nbs/prompts/06_template_lint.ipynb #c6495e18
@@ -101,7 +101,7 @@ class LintReport:
     __repr__ = __str__
 
     def to_json(self) -> str:
-        "For programs."
+        "Return the findings as JSON, for programs."
         return json.dumps(
             {"ok": self.ok, "findings": [asdict(f) for f in self.findings], "tokens": self.tokens},
             indent=2,
@@ -147,7 +147,7 @@ def _check_length(t: Template, row: dict[str, int]) -> Iterator[tuple[str, str]]
 def token_counts(
     template: Template,
 ) -> dict[str, int]:  # body, whole (the chat string with an empty prompt), left (of 512, for the prompt)
-    "How many of Qwen3's tokens a template takes."
+    "Return how many of Qwen3's tokens a template takes."
     whole = count_tokens(str(format_prompt("", special_tokens="allow", **template.resolve())))
     return {"body": count_tokens(template.fill().system_prompt), "whole": whole, "left": MAX_LENGTH - whole}
 
@@ -161,7 +161,7 @@ def similarity(
     a: str,  # a body
     b: str,  # another
 ) -> float:  # from 0 to 1
-    "Jaccard index of two texts' word trigrams."
+    "Return the Jaccard index of two texts' word trigrams."
     first, second = _trigrams(a), _trigrams(b)
     return len(first & second) / len(first | second) if first | second else float(a == b)
 

@@ -161,7 +161,7 @@ class TemplateRegistry(Mapping[str, Template]):
 
     @classmethod
     def shipped(cls) -> "TemplateRegistry":
-        "The templates that come with llm-dit, from the installed package or from a source checkout."
+        "Return the templates that come with llm-dit, from the installed package or from a source checkout."
         package = Path(str(files("llm_dit")))
         places = [package / "shipped_templates" / "z_image", package.parent / "templates" / "z_image"]
         return cls(next((p for p in places if p.is_dir()), places[0]))
@@ -171,8 +171,8 @@ class TemplateRegistry(Mapping[str, Template]):
         cls,
         *folders: str | os.PathLike,  # your own, over all others
     ) -> "TemplateRegistry":
-        """The shipped templates, over them the folders of the environment variable LLM_DIT_TEMPLATES, over them your
-        own.
+        """Return the shipped templates, over them the folders of the environment variable LLM_DIT_TEMPLATES, over them
+        your own.
         """
         named = [folder for folder in os.environ.get("LLM_DIT_TEMPLATES", "").split(os.pathsep) if folder]
         return cls(*cls.shipped().folders, *named, *folders)
@@ -240,7 +240,7 @@ class TemplateRegistry(Mapping[str, Template]):
         return list(self)
 
     def by_category(self) -> dict[str, list[Template]]:
-        "Templates by category, both in alphabetical order."
+        "Return templates by category, both in alphabetical order."
         categories = sorted({t.category for t in self.values()})
         return {c: [t for t in self.values() if t.category == c] for c in categories}
 
@@ -249,7 +249,7 @@ class TemplateRegistry(Mapping[str, Template]):
         name: str,  # perhaps misspelt
         count: int = 5,  # at most this many
     ) -> list[str]:
-        "Names that look like this one, the nearest first."
+        "Return names that look like this one, the nearest first."
         return difflib.get_close_matches(str(name), sorted({*self._by_name, *self.errors}), n=count, cutoff=0.5)
 
     def search(
@@ -264,7 +264,7 @@ class TemplateRegistry(Mapping[str, Template]):
         return [self[stem] for stem in sorted(found, key=lambda stem: (-found[stem], stem))]
 
     def to_frame(self) -> "pandas.DataFrame":  # a row per template, indexed by file stem
-        "All templates as a table."
+        "Return all templates as a table."
         import pandas as pd
 
         rows = {

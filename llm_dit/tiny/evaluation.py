@@ -97,8 +97,8 @@ def read_style(
     image: Image.Image,  # RGB, SIZE × SIZE
     scene: Scene,  # what was asked for, one object
 ) -> tuple[str, str]:  # style and shape
-    """Which of the styles, and of the shapes in that style, comes nearest to a picture, as mean squared difference of
-    pixels.
+    """Return which of the styles, and of the shapes in that style, is nearest to a picture by mean squared difference
+    of pixels.
     """
     pixels = np.asarray(image.convert("RGB"), float)
 
