@@ -10,7 +10,6 @@ from .encoding.encoder import ZImageTextEncoder as ZImageTextEncoder
 from .encoding.finite import NonFiniteError as NonFiniteError
 from .encoding.output import (
     EncodingOutput as EncodingOutput,
-    TruncationWarning as TruncationWarning,
     align_tokens as align_tokens,
     concatenate as concatenate,
 )
@@ -21,7 +20,10 @@ from .encoding.protocols import (
     TextEncoderBackend as TextEncoderBackend,
 )
 from .encoding.running import SmallerBatchesWarning as SmallerBatchesWarning
-from .encoding.tokenizing import PromptTooLongError as PromptTooLongError
+from .encoding.tokenizing import (
+    PromptTooLongError as PromptTooLongError,
+    TruncationWarning as TruncationWarning,
+)
 from .encoding.weight_files import (
     IncompleteModelError as IncompleteModelError,
     IncompleteWeightsError as IncompleteWeightsError,

@@ -40,7 +40,7 @@ from llm_dit import (
     load_template,
 )
 from llm_dit.encoding.model_files import resolve_model
-from llm_dit.encoding.output import TokenSpan
+from llm_dit.encoding.tokens import TokenSpan
 from llm_dit.prompts.formatter import FormattedPrompt, Span
 from llm_dit.prompts.template_lint import lint
 from llm_dit.views.playground import moved_strip, text_difference

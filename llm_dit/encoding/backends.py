@@ -24,11 +24,12 @@ from .embedding_cache import EmbeddingCache, embedding_key, weights_fingerprint
 from .fingerprints import foreign_hooks
 from .loading import count_changes, first_layers, load_encoder, without_numbers
 from .long_prompts import join_states, split_ids
-from .output import EncodingOutput, token_spans
+from .output import EncodingOutput
 from .prefix_cache import PrefixCache
 from .protocols import BackendConfig, BackendOptions, wanted_states
 from .running import DecoderRunner, collect_memory
 from .tokenizing import PromptTokenizer, tokenize_prompt
+from .tokens import token_spans
 from ..prompts.formatter import FormattedPrompt
 
 # %% ../../nbs/encoding/21_backends.ipynb #28a17efc

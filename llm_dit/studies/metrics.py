@@ -18,7 +18,8 @@ from PIL import Image
 
 from ..core.errors import check_known
 from ..core.values import as_float, as_int, as_list
-from ..encoding.output import EncodingOutput, TruncationWarning, align_tokens
+from ..encoding.output import EncodingOutput, align_tokens
+from ..encoding.tokenizing import TruncationWarning
 
 # %% ../../nbs/studies/01_metrics.ipynb #168d3fe9
 def token_cosine(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..core.errors import did_you_mean, first_line
-from ..encoding.output import token_strip
+from ..encoding.display import token_strip
 from ..generation.pipeline import ZImagePipeline
 from ..generation.preview import LatentPreview
 from ..generation.result import GenerationInterrupted

@@ -23,7 +23,8 @@ from seaborn import color_palette
 from ..core.errors import caller_level
 from ..core.html import LABEL_COLORS
 from ..core.values import as_image, as_int
-from ..encoding.output import EncodingOutput, align_tokens, check_encoding, color_limit, pool_dimensions
+from ..encoding.display import color_limit, pool_dimensions
+from ..encoding.output import EncodingOutput, align_tokens, check_encoding
 
 # %% ../../nbs/views/00_plots.ipynb #4af918dd
 def figure_png(

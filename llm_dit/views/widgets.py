@@ -17,8 +17,9 @@ from typing import Any
 import ipywidgets as widgets
 from PIL import Image, ImageDraw
 
+from ..encoding.display import token_strip
 from ..encoding.encoder import ZImageTextEncoder
-from ..encoding.output import EncodingOutput, token_strip
+from ..encoding.output import EncodingOutput
 from ..prompts.template_files import Template
 from ..prompts.templates import TemplateRegistry
 from .plots import figure_png, token_heatmap
