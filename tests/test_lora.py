@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 
 from llm_dit import ZImagePipeline
 from llm_dit.generation import lora as lora_module
-from llm_dit.generation.lora import LoadedLora, LoraStack, lora_hash, read_lora
+from llm_dit.generation.lora import LoadedLora, LoraStack
+from llm_dit.generation.lora_files import read_lora
+from llm_dit.generation.lora_sources import lora_hash
 
 pytestmark = pytest.mark.side_by_side
 PROMPT, RANK = "a red circle on a blue background", 4

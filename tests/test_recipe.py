@@ -186,7 +186,7 @@ AFTER_A_FORK = """
 import os, threading, time
 from llm_dit import ZImagePipeline
 from llm_dit.encoding.fingerprints import file_sum
-from llm_dit import fingerprints
+from llm_dit.encoding import fingerprints
 usual, late = file_sum, threading.Event()
 fingerprints.file_sum = lambda file: (late.wait(60), usual(file))[1]
 pipe = ZImagePipeline.from_pretrained("tiny", device="cpu")
@@ -207,7 +207,7 @@ def test_a_fork_while_files_are_read(pipe):
 
 SHORTENED = """
 import os, sys
-from llm_dit import fingerprints
+from llm_dit.encoding import fingerprints
 usual = fingerprints.tensor_digest
 def shorten(name, x): # as another program may, while the thread reads
     os.truncate(sys.argv[1], 100_000)

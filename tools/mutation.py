@@ -55,6 +55,9 @@ TESTS = {
     },
     "planning": ("test_planning.py", "encoding/05_planning", ""),
     "recipe": ("test_recipe_mutants.py", "generation/02_recipe", ""),
+    "hashes": ("test_recipe_mutants.py", "generation/00_hashes", ""),
+    "environment": ("test_recipe_mutants.py", "generation/01_environment", ""),
+    "result": ("test_recipe_mutants.py", "generation/03_result", ""),
     "store": (
         "test_store.py",
         "studies/00_store",

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-from .lora import undone_on_error
+from .undo import undone_on_error
 
 # %% ../../nbs/generation/15_acceleration.ipynb #f7c0feb0
 def check_speed_options(

@@ -225,11 +225,11 @@ def warn_of_no_effect(
         )
 
 
-def _warn_of_idle(given, batch_size, image, seeds, schedule, tensors):
+def _warn_of_idle(given, image, seeds, schedule, tensors):
     "Warn of arguments that change nothing beside others."
     without_callback = given.callback_on_step_end is None and tensors != ["latents"]
     found = {
-        "batch_size": (batch_size > 1 and image is not None, "with image=, which is denoised alone"),
+        "batch_size": (given.batch_size > 1 and image is not None, "with image=, which is denoised alone"),
         "seed": (given.latents is not None and any(seeds) and not schedule.draws_noise, "with latents="),
         "callback_on_step_end_tensor_inputs": (without_callback, "without callback_on_step_end="),
     }
@@ -257,9 +257,9 @@ def check_call(
     tensors = check_callback(given.callback_on_step_end, given.callback_on_step_end_tensor_inputs)
     check_block_cache(model.transformer, model.cache_threshold)
     warn_of_no_effect(guidance, negatives, cfg, image, plain["strength"])
-    _warn_of_idle(given, plain["batch_size"], image, seeds, schedule, tensors)
+    _warn_of_idle(given, image, seeds, schedule, tensors)
     return CheckedCall(
-        **plain | {"batch_size": 1 if image else plain["batch_size"]},
+        **plain,
         templates=templates,
         negatives=negatives,
         format_options=dict(format_options),
@@ -293,7 +293,7 @@ def _plain_values(model, given):
         "strength": strength,
         "num_inference_steps": steps,
         "guidance_scale": guidance,
-        "batch_size": batch_size,
+        "batch_size": 1 if image else batch_size,
         "hidden_layer": as_int(given.hidden_layer, "hidden_layer"),
     }
     return plain, num_images, seeds[:1] if generators and num_images > 1 else seeds, generators

@@ -119,10 +119,10 @@ def generation_defaults(
     return known
 
 # %% ../../nbs/generation/10_model_parts.ipynb #a1e58447
-_KINDS = {"transformer": "ZImageTransformer2DModel", "vae": "AutoencoderKL"}
+_CLASSES = {"transformer": "ZImageTransformer2DModel", "vae": "AutoencoderKL"}
 
 
-def _dropped(given, kept):
+def _unused_tensors(given, kept):
     "Return names of tensors whose numbers are not among those that were kept."
     starts = sorted({tensor.data_ptr() for tensor in kept})
 
@@ -133,7 +133,7 @@ def _dropped(given, kept):
     return [name for name, tensor in given.items() if tensor.numel() and not is_kept(tensor)]
 
 
-def _renamed(weights):
+def _under_diffusers_names(weights):
     "Return a transformer's weights under diffusers' names, which its converter would rename a second time."
     if any("all_x_embedder." in name for name in weights):
         return {name.removeprefix("model.diffusion_model."): tensor for name, tensor in weights.items()}
@@ -141,26 +141,26 @@ def _renamed(weights):
     return convert_z_image_transformer_checkpoint_to_diffusers(bare)
 
 
-def _converted(part, weights, config):
+def _convert(part, weights, config):
     "Return weights under diffusers' names, and names of those that have no place there."
     given = dict(weights)
     if part == "transformer":
-        kept = _renamed(weights)
+        kept = _under_diffusers_names(weights)
     elif any(name.startswith(("decoder.up.", "first_stage_model.")) for name in weights):
         prefix = "first_stage_model."
         stray = [
             name for name in weights if any(n.startswith(prefix) for n in weights) and not name.startswith(prefix)
         ]
         kept = convert_ldm_vae_checkpoint(weights, config)
-        return kept, [*stray, *_dropped({n: x for n, x in given.items() if n not in stray}, kept.values())]
+        return kept, [*stray, *_unused_tensors({n: x for n, x in given.items() if n not in stray}, kept.values())]
     else:
         kept = weights
-    return kept, _dropped(given, kept.values())
+    return kept, _unused_tensors(given, kept.values())
 
-
-def _fill(part, config, weights, where, unread, dtype):
+# %% ../../nbs/generation/10_model_parts.ipynb #005c9844
+def _module_with(part, config, weights, where, unread, dtype):
     "Return a module of diffusers with these weights; `IncompleteWeightsError` if one is missing or left over."
-    module = _empty(part, config, where)
+    module = _empty_module(part, config, where)
     wanted = module.state_dict()
     missing = [name for name, tensor in wanted.items() if name not in weights or weights[name].shape != tensor.shape]
     check_unread(where, [*unread, *(weights.keys() - wanted.keys())], part)
@@ -169,7 +169,7 @@ def _fill(part, config, weights, where, unread, dtype):
     return module.to(dtype).eval()
 
 
-def _empty(part, config, where):
+def _empty_module(part, config, where):
     "Return a part without numbers; `ValueError` if its configuration is of another class or cannot be built."
     kind = _part_class(part, where, config)
     try:
@@ -182,31 +182,31 @@ def _empty(part, config, where):
         ) from None
 
 
-def _fits(part, config, weights, where):
-    "Whether a configuration describes weights."
-    if config.get("_class_name") != _KINDS[part]:
+def _describes(part, config, weights, where):
+    "Return whether a configuration describes weights."
+    if config.get("_class_name") != _CLASSES[part]:
         return False
-    wanted = _empty(part, config, where).state_dict()
+    wanted = _empty_module(part, config, where).state_dict()
     return all(name in weights and weights[name].shape == tensor.shape for name, tensor in wanted.items())
 
 
-def _from_file(part, file, dtype, like):
+def _load_single_file(part, file, dtype, like):
     "Return a part from a single safetensors file, in diffusers' names or in ComfyUI's."
     check_file_dtypes(file)
     is_scaled([file])
     stored = read_weights([file], dtype)
     for folder in config_folders(file, part, like):
         config = read_json(folder / "config.json")
-        weights, unread = _converted(part, dict(stored), config)
-        if _fits(part, config, weights, folder):
-            return _fill(part, config, weights, file, unread, dtype)
+        weights, unread = _convert(part, dict(stored), config)
+        if _describes(part, config, weights, folder):
+            return _module_with(part, config, weights, file, unread, dtype)
     raise IncompleteModelError(
         f"{file} is not a {part} of Z-Image with a known configuration: its tensors fit none; "
         "put the config.json that it belongs to into its folder, or take another file."
     )
 
-
-def _from_gguf(part, file, dtype, like):
+# %% ../../nbs/generation/10_model_parts.ipynb #260f1e45
+def _load_gguf(part, file, dtype, like):
     "Return a transformer from a GGUF file, which stays quantised."
     if part != "transformer":
         raise ValueError(
@@ -215,14 +215,14 @@ def _from_gguf(part, file, dtype, like):
         )
     if not find_spec("gguf"):
         raise ValueError(f"{file} needs gguf to be read; install it with pip install 'llm-dit[gguf]'.")
-    kind = getattr(diffusers, _KINDS[part])
+    kind = getattr(diffusers, _CLASSES[part])
     stored = _read_gguf(file)
     for folder in config_folders(file, part, like):
         config = read_json(folder / "config.json")
         if config.get("_class_name") != kind.__name__:
             continue
-        wanted = _empty(part, config, folder).state_dict()
-        found = _renamed(dict(stored))
+        wanted = _empty_module(part, config, folder).state_dict()
+        found = _under_diffusers_names(dict(stored))
         if wanted.keys() <= found.keys() and all(
             _gguf_shape(found[name]) == tuple(x.shape) for name, x in wanted.items()
         ):
@@ -230,15 +230,15 @@ def _from_gguf(part, file, dtype, like):
             options = dict(
                 quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype), torch_dtype=dtype
             )
-            return _unpacked(kind.from_single_file(str(file), config=str(folder), **options), dtype)
+            return _dequantize_all_but_linear(kind.from_single_file(str(file), config=str(folder), **options), dtype)
     raise IncompleteModelError(
         f"{file} is not a transformer of Z-Image with a known configuration: its tensors fit none; "
         "put the config.json that it belongs to into its folder, or take another file."
     )
 
-
-def _unpacked(module, dtype):
-    """The same module, in which only matrices of linear layers stay quantised: diffusers reads the bytes of all others
+# %% ../../nbs/generation/10_model_parts.ipynb #4c04e249
+def _dequantize_all_but_linear(module, dtype):
+    """Return a module in which only matrices of linear layers stay quantised: diffusers reads the bytes of all others
     as numbers.
     """
     from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
@@ -295,12 +295,13 @@ def load_part(
 
 
 def _load_file(part, file, config, dtype, like):
+    "Load a single file."
     if config.quantization:
         raise ValueError(
             f"quantization={config.quantization!r} needs a folder in diffusers' layout; leave it out with the file "
             f"{file}."
         )
-    load = _from_gguf if file.suffix.lower() == ".gguf" else _from_file
+    load = _load_gguf if file.suffix.lower() == ".gguf" else _load_single_file
     loaded = load(part, file, dtype, like)
     refuse_non_finite(loaded, file)
     return loaded
@@ -315,16 +316,16 @@ def _load_scaled(part, folder, config, dtype):
     settings = read_json(folder / "config.json")
     weights = read_weights(weight_files(folder), dtype, block=float8_block(settings))
     settings = {name: value for name, value in settings.items() if name != "quantization_config"}
-    loaded = _fill(part, settings, weights, folder, (), dtype)
+    loaded = _module_with(part, settings, weights, folder, (), dtype)
     refuse_non_finite(loaded, folder)
     return loaded
 
-
+# %% ../../nbs/generation/10_model_parts.ipynb #6dab770f
 def _part_class(part, where, settings):
     "Return diffusers' class for a part; `ValueError` if it is another than Z-Image's."
     name = settings.get("_class_name")
-    if name != _KINDS[part]:
-        raise ValueError(f"The {part} of {where} is a {name}; expected a {_KINDS[part]}.")
+    if name != _CLASSES[part]:
+        raise ValueError(f"The {part} of {where} is a {name}; expected a {_CLASSES[part]}.")
     return getattr(diffusers, name)
 
 
@@ -352,7 +353,7 @@ def _load_with_diffusers(part, path, subfolder, config, dtype, device):
 def check_given(
     **parts: Any,  # `transformer=` and `vae=`, loaded by the caller; None for the model's own
 ) -> None:
-    "`ValueError` if a part that the caller loaded is of another class than Z-Image's, or has no numbers."
+    "Raise a `ValueError` if a part that the caller loaded is of another class than Z-Image's, or has no numbers."
     for name, part in parts.items():
         if part is None:
             continue
@@ -362,7 +363,8 @@ def check_given(
 
 
 def _check_class(name, part):
-    kind = _KINDS[name]
+    "Raise a `ValueError` if a part is of another class than Z-Image's."
+    kind = _CLASSES[name]
     if not isinstance(
         getattr(part, "_orig_mod", part), getattr(diffusers, kind)
     ):  # torch.compile puts a module around it
@@ -375,7 +377,7 @@ def check_pair(
     transformer: torch.nn.Module,  # Z-Image's
     vae: torch.nn.Module,  # an AutoencoderKL
 ) -> None:
-    "`ValueError` if a VAE does not decode what a transformer makes, as Z-Image's pipeline goes about it."
+    "Raise a `ValueError` if a VAE does not decode what a transformer makes, as Z-Image's pipeline goes about it."
     _check_class("transformer", transformer)
     _check_class("vae", vae)
     said = cast(Any, vae).config

@@ -53,7 +53,7 @@ def draw_from(
 
 
 def _is_fresh(generator):
-    "Whether nothing was drawn from a generator on the CPU since its seed was set."
+    "Return whether nothing was drawn from a generator on the CPU since its seed was set."
     if generator.device.type != "cpu":
         return False
     return torch.equal(torch.Generator("cpu").manual_seed(generator.initial_seed()).get_state(), generator.get_state())

@@ -25,6 +25,10 @@ from .environment import installed_versions
 from ..prompts.formatter import FormattedPrompt, Span, _check_mode
 
 # %% ../../nbs/generation/02_recipe.ipynb #ed522afd
+#: Version of what `to_json` writes.
+FORMAT = 2
+
+
 class RecipeWarning(UserWarning):
     """An image was made again in another way than its recipe names: other weights, another dtype, device, version,
     LoRA …
@@ -98,10 +102,6 @@ def _check_contents(recipe: "Recipe") -> None:
     json.dumps(asdict(recipe), ensure_ascii=False, allow_nan=False).encode()  # half a character has no bytes
 
 # %% ../../nbs/generation/02_recipe.ipynb #a85021c7
-#: Version of what `to_json` writes.
-FORMAT = 2
-
-
 @dataclass(frozen=True)
 class Recipe:
     "What one image was made from, and how."

@@ -82,7 +82,7 @@ def check_inputs(
 
 # %% ../../nbs/generation/24_reproduction.ipynb #e6976216
 def _check_encoding(recipe, encoding):
-    "`ValueError` if an encoding is not the one that an image was made from."
+    "Raise a `ValueError` if an encoding is not the one that an image was made from."
     if len(encoding) != 1:
         raise ValueError(
             f"encoding= holds {len(encoding)} prompts, and a recipe has one; choose it, as in encoding[0]."

@@ -28,7 +28,7 @@ from ..core.errors import first_line
 def linear_sigmas(
     num_inference_steps: int,  # evaluations of the transformer
 ) -> list[float]:  # 1, (n-1)/n … 1/n: what diffusers takes as `sigmas`, before the shift
-    "Evenly spaced noise levels from 1 down, without the final 0."
+    "Return evenly spaced noise levels from 1 down, without the final 0."
     if num_inference_steps < 1:
         raise ValueError(f"num_inference_steps={num_inference_steps}: expected at least 1; Z-Image-Turbo wants 8.")
     return [1 - i / num_inference_steps for i in range(num_inference_steps)]
@@ -38,7 +38,7 @@ def flow_match_sigmas(
     num_inference_steps: int = 8,  # evaluations of the transformer
     shift: float = 3.0,  # Z-Image's scheduler_config.json
 ) -> list[float]:  # noise levels from 1 down to 0: one more than there are steps
-    "The noise levels that a picture passes through."
+    "Return the noise levels that an image passes through."
     return [shift * s / (1 + (shift - 1) * s) for s in linear_sigmas(num_inference_steps)] + [0.0]
 
 # %% ../../nbs/generation/11_schedule.ipynb #78e2b126
@@ -109,7 +109,7 @@ def image_shift(
     said = {ours: scheduler.config[theirs] for ours, theirs in names.items() if theirs in scheduler.config}
     return calculate_shift((height // 16) * (width // 16), **said)
 
-
+# %% ../../nbs/generation/11_schedule.ipynb #a3e57eee
 def check_scheduler(
     scheduler: Any,  # any scheduler of diffusers
     sigmas: Sequence[float],  # noise levels before the shift, from 1 down
@@ -119,10 +119,29 @@ def check_scheduler(
 ) -> Schedule:
     "Return what a scheduler does with these levels; `ValueError` if it cannot take noise to an image of Z-Image."
     name = type(scheduler).__name__
+    _check_use(scheduler, len(sigmas), custom, image)
+    try:
+        error, evaluations, draws_noise = _try_scheduler(scheduler, sigmas, mu)
+    except Exception as e:  # each class raises other kinds
+        reason = first_line(e) or type(e).__name__
+    else:
+        if error < 0.1:
+            return Schedule(evaluations, draws_noise)
+        reason = f"after {evaluations} evaluations a known image is not reached"
+    raise ValueError(
+        f"{name} does not run Z-Image with its configuration and {len(sigmas)} steps ({reason}); expected flow "
+        "matching "
+        "from noise to image, as FlowMatchEulerDiscreteScheduler(shift=3.0) does."
+    )
+
+# %% ../../nbs/generation/11_schedule.ipynb #773c4620
+def _check_use(scheduler, steps, custom, image):
+    "Raise a `ValueError` if a scheduler cannot be used with so many steps, own noise levels, or an image."
+    name = type(scheduler).__name__
     most = scheduler.config.get("num_train_timesteps", 1000)
-    if len(sigmas) > most:
+    if steps > most:
         raise ValueError(
-            f"num_inference_steps={len(sigmas)}: expected at most {most}, the time steps that {name} was configured "
+            f"num_inference_steps={steps}: expected at most {most}, the time steps that {name} was configured "
             "with; 8 to 50 are usual."
         )
     if custom and "sigmas" not in signature(scheduler.set_timesteps).parameters:
@@ -146,26 +165,12 @@ def check_scheduler(
             "Z-Image was trained with 1000; "
             "set pipe.scheduler to one with 1000."
         )
-    try:
-        error, evaluations, draws_noise = _try_scheduler(scheduler, sigmas, mu)
-    except Exception as e:  # each class raises other kinds
-        reason = first_line(e) or type(e).__name__
-    else:
-        if error < 0.1:
-            return Schedule(evaluations, draws_noise)
-        reason = f"after {evaluations} evaluations a known image is not reached"
-    raise ValueError(
-        f"{name} does not run Z-Image with its configuration and {len(sigmas)} steps ({reason}); expected flow "
-        "matching "
-        "from noise to image, as FlowMatchEulerDiscreteScheduler(shift=3.0) does."
-    )
 
 # %% ../../nbs/generation/11_schedule.ipynb #2b277d04
 @torch.no_grad()
 def _try_scheduler(scheduler, sigmas, mu):
-    """How far from a known image the scheduler ends, given the true velocity.
-
-    How many evaluations it took; and whether it drew noise.
+    """Return how far from a known image a scheduler ends that is given the true velocity, how many evaluations it
+    took, and whether it drew noise.
     """
     noise, image = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
