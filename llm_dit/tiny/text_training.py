@@ -190,8 +190,9 @@ def _text_model(tokenizer, device):
     "A fresh Qwen3, and a linear head for each attribute."
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    ends = dict(pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
-    config = Qwen3Config(**TEXT_ENCODER, **ends)
+    config = Qwen3Config(
+        **TEXT_ENCODER, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None
+    )
     model = cast(Any, Qwen3ForCausalLM._from_config(config, attn_implementation="eager")).to(device)
     heads = {
         name: torch.nn.Sequential(torch.nn.RMSNorm(128), torch.nn.Linear(128, len(values)))
