@@ -7,10 +7,12 @@ from copy import copy
 import pytest
 import torch
 
+import llm_dit.core.disk_store
 import llm_dit.core.files
 import llm_dit.encoding.embedding_cache
 import llm_dit.prompts.templates
 import llm_dit.studies.store
+from llm_dit.core.disk_store import DiskStore
 from llm_dit.encoding.embedding_cache import EmbeddingCache
 from llm_dit.encoding.prefix_cache import PrefixCache, ReadText
 from llm_dit.prompts.templates import TemplateRegistry
@@ -41,8 +43,8 @@ STEPS = [
     (llm_dit.core.files, "_write_new", 1),
     (os, "fsync", 0),
     (os, "fsync", 1),
-    (llm_dit.studies.store, "write_file", 0),
-    (llm_dit.studies.store, "write_file", 1),
+    (llm_dit.core.disk_store, "write_file", 0),
+    (llm_dit.core.disk_store, "write_file", 1),
 ]
 
 
@@ -78,7 +80,7 @@ def test_an_index_that_could_not_be_written_is_completed(tmp_path, monkeypatch, 
 
 
 @failures
-@pytest.mark.parametrize("step", ["_listed", "_read", "_write"])
+@pytest.mark.parametrize("step", ["_listed", "_read", "_write_index"])
 def test_rebuild_keeps_what_is_known(tmp_path, monkeypatch, failure, step):
     store = Store(tmp_path)
     store.put({"n": 1})
@@ -125,13 +127,22 @@ KEY = "a" * 64
 
 
 @pytest.mark.parametrize("failure", FAILURES[1:], ids=lambda failure: type(failure).__name__)
-@pytest.mark.parametrize("step", ["_write_entry", "save", "_checksum", "write_file"])
-def test_a_cache_takes_an_embedding_whole_or_not_at_all(tmp_path, monkeypatch, failure, step):
+@pytest.mark.parametrize(
+    "where, step",
+    [
+        (llm_dit.encoding.embedding_cache, "_to_bytes"),
+        (llm_dit.encoding.embedding_cache, "save"),
+        (llm_dit.encoding.embedding_cache, "_checksum"),
+        (DiskStore, "write"),
+        (llm_dit.core.disk_store, "write_file"),
+    ],
+)
+def test_a_cache_takes_an_embedding_whole_or_not_at_all(tmp_path, monkeypatch, failure, where, step):
     cache = EmbeddingCache(tmp_path)
     cache.put(KEY, torch.zeros(2, 3))
     before, on_disk = cache.statistics(), files(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(llm_dit.encoding.embedding_cache, step, failing(failure))
+        patch.setattr(where, step, failing(failure))
         with pytest.raises(type(failure)):
             cache.put(KEY, torch.ones(4, 3))
     assert cache.statistics() == before and files(tmp_path) == on_disk and cache.get(KEY).equal(torch.zeros(2, 3))
@@ -139,7 +150,7 @@ def test_a_cache_takes_an_embedding_whole_or_not_at_all(tmp_path, monkeypatch, f
 
 def test_a_cache_whose_warning_is_an_error_has_the_embedding(tmp_path, monkeypatch):
     cache = EmbeddingCache(tmp_path)
-    monkeypatch.setattr(llm_dit.encoding.embedding_cache, "write_file", failing(FAILURES[0]))
+    monkeypatch.setattr(llm_dit.core.disk_store, "write_file", failing(FAILURES[0]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserWarning, match="in memory only"):

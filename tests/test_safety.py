@@ -43,7 +43,7 @@ from llm_dit.encoding.model_files import resolve_model
 from llm_dit.encoding.tokens import TokenSpan
 from llm_dit.prompts.formatter import FormattedPrompt, Span
 from llm_dit.prompts.template_lint import lint
-from llm_dit.views.playground import moved_strip, text_difference
+from llm_dit.views.playground_model import moved_strip, text_difference
 
 pytestmark = pytest.mark.side_by_side
 

@@ -166,7 +166,7 @@ def test_rebuild_leaves_a_line_for_each_entry(tmp_path):
 def test_a_rebuild_that_fails_forgets_nothing(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.put(A)
-    monkeypatch.setattr(store, "_write", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(store, "_write_index", Mock(side_effect=OSError(errno.ENOSPC, "full")))
     store.path(KEY_A).unlink()
     with pytest.raises(OSError):
         store.rebuild()

@@ -8,13 +8,10 @@ __all__ = ['embedding_key', 'weights_fingerprint', 'DamagedCacheWarning', 'Embed
 # %% ../../nbs/encoding/09_embedding_cache.ipynb #5740c918
 import hashlib
 import json
-import re
 import threading
-import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import chain
 from operator import index
 from pathlib import Path
@@ -22,8 +19,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
+from ..core.disk_store import DiskStore, is_key
 from ..core.errors import caller_level
-from ..core.files import write_file
 
 # %% ../../nbs/encoding/09_embedding_cache.ipynb #a56238bb
 def embedding_key(
@@ -36,7 +33,7 @@ def embedding_key(
     dtype: torch.dtype,  # dtype in which the model ran
     method: str = "",  # anything else that changes the numbers
 ) -> str:  # 64 hex digits
-    "One name for one computation; it differs as soon as any of the arguments differs."
+    "Return one name for one computation; it differs as soon as any of the arguments differs."
     named = dict(
         model_id=model_id,
         revision=revision,
@@ -50,7 +47,7 @@ def embedding_key(
 
 # %% ../../nbs/encoding/09_embedding_cache.ipynb #0f37a9c7
 def _value_bytes(x):
-    "A few bytes that change whenever one value of a tensor changes."
+    "Return a few bytes that change whenever one value of a tensor changes."
     if hasattr(x, "__tensor_flatten__"):  # a subclass, such as a quantised weight: read what it is made of
         return b"".join(_value_bytes(getattr(x, part)) for part in x.__tensor_flatten__()[0])
     if x.is_quantized:
@@ -70,8 +67,8 @@ def _value_bytes(x):
 def weights_fingerprint(
     model: torch.nn.Module,  # any module, on any device
 ) -> str:  # 64 hex digits
-    """A hash of the names, shapes, dtypes and values of all parameters and buffers, also of those that no checkpoint
-    holds.
+    """Return a hash of the names, shapes, dtypes and values of all parameters and buffers, also of those that no
+    checkpoint holds.
     """
     digest, unseen = hashlib.sha256(), []
     for name, x in chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
@@ -110,32 +107,25 @@ class _Memory:
             self.bytes -= self.tensors.popitem(last=False)[1].nbytes
 
 # %% ../../nbs/encoding/09_embedding_cache.ipynb #a376a345
-_HEX = "[0-9a-f]"
-
-
-def _entry_path(folder, key):
-    return folder / key[:2] / f"{key}.safetensors"
+def _entry_files(folder):
+    "Return the files of a cache by key."
+    return DiskStore(folder, ("safetensors",), durable=True, waits_in=folder)
 
 
 def _checksum(x):
-    "SHA-256 of dtype, shape and bytes of a tensor."
+    "Return the SHA-256 of dtype, shape and bytes of a tensor."
     digest = hashlib.sha256(f"{x.dtype} {list(x.shape)} ".encode())
     digest.update(x.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _write_entry(folder, key, x):
-    "Write an entry in one step; `OSError` where the disk does not take it."
-    path = _entry_path(folder, key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(
-        path, save({"hidden_states": x}, metadata={"key": key, "sha256": _checksum(x)}), durable=True, waits_in=folder
-    )  # in one place, unfinished ones are soon found
+def _to_bytes(x, key):
+    "Return a tensor as the content of a file."
+    return save({"hidden_states": x}, metadata={"key": key, "sha256": _checksum(x)})
 
 # %% ../../nbs/encoding/09_embedding_cache.ipynb #377a7885
-def _read_entry(path, key):
-    "The tensor in a file; `ValueError` where the file is damaged, `OSError` where it cannot be read."
-    data = path.read_bytes()
+def _from_bytes(data, key):
+    "Return the tensor in the content of a file; `ValueError` where it is damaged."
     try:
         x = load(data)["hidden_states"]
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
@@ -149,19 +139,17 @@ def _read_entry(path, key):
         raise ValueError(f"{e}") from e  # a damaged header can break anything
     return x
 
-# %% ../../nbs/encoding/09_embedding_cache.ipynb #239c539c
-def _remove_leftovers(folder):
-    "Remove temporary files that were last written more than an hour ago."
-    for partial in folder.glob(_HEX * 64 + ".*.partial"):
-        with suppress(OSError):
-            if time.time() - partial.stat().st_mtime > 3600:
-                partial.unlink()
-
 # %% ../../nbs/encoding/09_embedding_cache.ipynb #d555c506
 class DamagedCacheWarning(UserWarning):
     "A file of the cache was damaged; it has been removed, and its entry has to be computed again."
 
 
+def _check_key(key):
+    "Refuse what is no key, before it becomes a file name."
+    if not is_key(key):
+        raise ValueError(f"key={key!r}: expected 64 lower-case hex digits, as embedding_key gives them.")
+
+# %% ../../nbs/encoding/09_embedding_cache.ipynb #d09ff051
 class EmbeddingCache:
     "Hidden states by key: in memory up to a budget of bytes, and in a folder if there is one."
 
@@ -175,12 +163,11 @@ class EmbeddingCache:
         self.folder = None if folder is None else Path(folder).expanduser()
         self._memory, self._lock = _Memory(max_bytes), threading.Lock()
         self._counts = dict.fromkeys(("hits", "disk_hits", "misses", "damaged"), 0)
-        self._problem, self._reported = (
-            "",
-            set(),
-        )  # why the folder is no longer written to; damaged files that could not be removed
-        if self.folder:
-            _remove_leftovers(self.folder)
+        self._problem = ""  # why the folder is no longer written to
+        self._reported = set()  # damaged files that could not be removed
+        self._files = _entry_files(self.folder) if self.folder else None
+        if self._files:
+            self._files.remove_unfinished()
 
     def get(
         self,
@@ -190,8 +177,8 @@ class EmbeddingCache:
         _check_key(key)
         with self._lock:
             x, found = self._memory.get(key), "hits"
-        if x is None and self.folder:
-            x, found = self._load(key), "disk_hits"
+        if x is None and self._files:
+            x, found = self._load(self._files, key), "disk_hits"
         with self._lock:
             self._counts["misses" if x is None else found] += 1
             if x is not None and found == "disk_hits":
@@ -210,9 +197,9 @@ class EmbeddingCache:
         _check_key(key)
         x = x.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         failure = None
-        if self.folder and not self._problem:
+        if self._files and not self._problem:
             try:
-                _write_entry(self.folder, key, x)
+                self._files.write(key, "safetensors", _to_bytes(x, key))
             except OSError as e:
                 failure = e
         with self._lock:
@@ -224,13 +211,13 @@ class EmbeddingCache:
         "Forget all entries and delete their files, and nothing else in the folder; the counters go on."
         with self._lock:
             self._memory = _Memory(self._memory.max_bytes)
-        for path in self.folder.glob(f"{_HEX * 2}/{_HEX * 64}.safetensors") if self.folder else ():
-            path.unlink(missing_ok=True)
+        if self._files:
+            self._files.clear()
         self._problem = ""
 
     def statistics(self) -> dict[str, int]:
-        """`hits` in memory, `disk_hits`, `misses`, `damaged` files, and the `entries` and `bytes` that are in memory
-        now.
+        """Return `hits` in memory, `disk_hits`, `misses`, `damaged` files, and the `entries` and `bytes` that are in
+        memory now.
         """
         with self._lock:
             return {**self._counts, "entries": len(self), "bytes": self._memory.bytes}
@@ -242,26 +229,22 @@ class EmbeddingCache:
         n = self.statistics()
         hits = n["hits"] + n["disk_hits"]
         share = f"{hits / (hits + n['misses']):.0%} hits" if hits + n["misses"] else "not asked yet"
-        place = (
-            f"folder {self.folder}{f' NOT WRITTEN TO: {self._problem}' if self._problem else ''}"
-            if self.folder
-            else "no folder"
-        )
+        place = f"folder {self.folder}" if self.folder else "no folder"
+        if self._problem:
+            place += f" NOT WRITTEN TO: {self._problem}"
         return (
             f"EmbeddingCache({len(self)} entries, {n['bytes'] / 2**20:.3g} of {self._memory.max_bytes / 2**20:.3g} "
             f"MiB, {share}, {place})"
         )
 
-    def _load(self, key):
-        path = _entry_path(self.folder, key)
+    def _load(self, files, key):
+        "Return the tensor in a file; None, and a warning, where it is damaged or cannot be read."
         try:
-            return _read_entry(path, key)
-        except FileNotFoundError:
-            return None
+            return files.read(key, "safetensors", _from_bytes)
         except OSError as e:
             self._folder_failed(e)
         except ValueError as e:
-            self._discard(path, e)
+            self._discard(files.path(key, "safetensors"), e)
 
     def _discard(self, path, why):
         "Remove a damaged file; whoever removes it reports it."
@@ -282,6 +265,7 @@ class EmbeddingCache:
         )
 
     def _folder_failed(self, error):
+        "Note why the folder cannot be used, and say so once."
         with self._lock:
             first, self._problem = not self._problem, self._problem or str(error)
         if first:
@@ -289,8 +273,3 @@ class EmbeddingCache:
                 f"The cache goes on in memory only, because its folder cannot be used: {error}",
                 stacklevel=caller_level(),
             )
-
-
-def _check_key(key):
-    if not isinstance(key, str) or not re.fullmatch(_HEX + "{64}", key):
-        raise ValueError(f"key={key!r}: expected 64 lower-case hex digits, as embedding_key gives them.")

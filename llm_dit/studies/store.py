@@ -10,18 +10,16 @@ import errno
 import hashlib
 import json
 import os
-import re
-import secrets
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..core.disk_store import DiskStore, is_key, sign_of_work
 from ..core.errors import caller_level
 from ..core.files import write_file
 from ..core.values import as_bool, as_path
@@ -51,15 +49,47 @@ class StoreWarning(UserWarning):
 class StoreFullError(OSError):
     "The disk took no more; everything that was stored before is whole."
 
-
+# %% ../../nbs/studies/00_store.ipynb #e184d960
 #: Files that an entry may have beside its JSON: an embedding and a picture.
 ENTRY_FILES = ("safetensors", "png")
-_KEY, _FILE = re.compile("[0-9a-f]{64}"), re.compile(rf"([0-9a-f]{{64}})\.(json|{'|'.join(ENTRY_FILES)})")
-_SIGN = re.compile(r"\d+\.[0-9a-f]{8}")
 _FIELDS: dict[str, Any] = dict(key=str, identity=dict, result=dict, error=str | None, files=dict, time=str)
-_UNFINISHED = re.compile(r"[0-9a-f]{64}\..*\.partial|\.tmp\w{6}")  # ours, and those of safetensors
 
 
+def _names(identity, key):
+    "Return whether a key is that of what an entry says of itself, which may be no plain JSON: it can hold NaN."
+    try:
+        return content_key(identity) == key
+    except TypeError:
+        return False
+
+
+def _parsed(data):
+    "Return a record; None where data are none."
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    if not all(isinstance(record.get(name, ...), kind) for name, kind in _FIELDS.items()) or not is_key(record["key"]):
+        return None
+    files = record["files"]
+    return record if files.keys() <= set(ENTRY_FILES) and all(type(size) is int for size in files.values()) else None
+
+
+def _verified(data, key):
+    "Return the record of a key; `ValueError` where data are none."
+    record = _parsed(data)
+    if record is None or record["key"] != key or not _names(record["identity"], key):
+        raise ValueError("it is cut off, damaged or misnamed")
+    return record
+
+
+def _lines(records):
+    "Return records as lines of the index."
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+# %% ../../nbs/studies/00_store.ipynb #a1944c02
 class Store:
     "A folder of results by the hash of what determines them; several processes may use it at the same time."
 
@@ -69,14 +99,15 @@ class Store:
         durable: bool = False,  # flush each file to the disk, against power cuts; takes up to tens of ms
     ):
         self.folder, self.durable = as_path(folder, "folder"), as_bool(durable, "durable")
-        self._entries, self._index = self.folder / "entries", self.folder / "index.jsonl"
+        self._files = DiskStore(self.folder / "entries", ("json", *ENTRY_FILES), self.durable)
+        self._index = self.folder / "index.jsonl"
         try:
-            self._entries.mkdir(parents=True, exist_ok=True)
+            self._files.folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise NotADirectoryError(
                 f"{folder} is a file, or lies below one; give a folder, which is made if it is not there."
             ) from None
-        self._records, self._made, self._reported, self._read_until = {}, set(), set(), (None, 0)
+        self._records, self._reported, self._read_until = {}, set(), (None, 0)
         self.refresh()
         self._compare_with_entries()
 
@@ -93,13 +124,11 @@ class Store:
         return iter([*self._records.values()])
 
     def __repr__(self) -> str:
-        failed, size = (
-            sum(record["error"] is not None for record in self),
-            sum(sum(record["files"].values()) for record in self),
-        )
+        failed = sum(record["error"] is not None for record in self)
+        size = sum(sum(record["files"].values()) for record in self)
+        which = f", {failed} of them failed" if failed else ""
         return (
-            f"Store({self.folder.name}: {len(self)} entries{f', {failed} of them failed' if failed else ''}, "
-            f"{size / 2**20:.3g} MiB of embeddings and pictures)"
+            f"Store({self.folder.name}: {len(self)} entries{which}, {size / 2**20:.3g} MiB of embeddings and pictures)"
         )
 
     def path(
@@ -107,19 +136,19 @@ class Store:
         key: str,  # what `content_key` says
         kind: str = "json",  # or "safetensors" or "png"
     ) -> Path:
-        "Where a file of an entry is or would be."
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
+        "Return where a file of an entry is or would be."
+        if not is_key(key):
             raise ValueError(f"key={key!r}: expected 64 lower-case hexadecimal digits, as content_key gives them.")
         if kind != "json" and kind not in ENTRY_FILES:
             raise ValueError(f"kind={kind!r}: expected 'json', {' or '.join(map(repr, ENTRY_FILES))}.")
-        return Path(f"{self._entries}/{key[:2]}/{key}.{kind}")
+        return self._files.path(key, kind)
 
     def get(
         self,
         key: str,  # what `content_key` says
         files: Sequence[str] = (),  # files that have to be there
     ) -> dict | None:  # `key`, `identity`, `result`, `error`, `files` with their sizes, `time`
-        """The record of an entry, also if another process wrote it.
+        """Return the record of an entry, also if another process wrote it.
 
         None where there is none, or where one of its files is missing or cut off.
         """
@@ -158,12 +187,11 @@ class Store:
         )
         try:
             for kind, content in (files or {}).items():
-                record["files"][kind] = self._write(self.path(key, kind), content)
-            line = json.dumps(record).encode() + b"\n"
-            self._write(self.path(key), line)
-            self._records[key] = (
-                record  # from here on it is stored; an index that lacks it is completed when the store is opened
-            )
+                self.path(key, kind)  # refuses other kinds
+                record["files"][kind] = self._files.write(key, kind, content)
+            line = _lines([record])
+            self._files.write(key, "json", line)
+            self._records[key] = record  # it is stored, and gets into the index when the store is opened, if not now
             self._append(line)
         except OSError as e:
             if e.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -199,7 +227,7 @@ class Store:
         self._records, self._read_until = {}, (None, 0)
         try:
             self._compare_with_entries(append=False)
-            self._write(self._index, b"".join(json.dumps(record).encode() + b"\n" for record in self))
+            self._write_index()
         except BaseException:
             self._records, self._read_until = before
             raise
@@ -213,50 +241,22 @@ class Store:
             paths = {
                 kind: self.path(record["key"], kind).relative_to(self.folder).as_posix() for kind in record["files"]
             }
-            return {
-                "key": record["key"],
-                **plain,
-                **record["result"],
-                "error": record["error"],
-                "time": record["time"],
-                **paths,
-            }
+            times = dict(error=record["error"], time=record["time"])
+            return {"key": record["key"], **plain, **record["result"], **times, **paths}
 
-        return pd.DataFrame(
-            [row(record) for record in sorted(self, key=lambda record: record["time"])],
-            columns=None if len(self) else ["key", "error", "time"],
-        )
+        rows = [row(record) for record in sorted(self, key=lambda record: record["time"])]
+        return pd.DataFrame(rows, columns=None if len(self) else ["key", "error", "time"])
 
-    @contextmanager
-    def working(self) -> Iterator[int]:  # how many others
+    def working(self) -> AbstractContextManager[int]:  # how many others
         """Leave a sign that a process works here, and say how many others have.
 
         So that they need not all begin with the same work. A killed one's sign stays for a day, which harms nothing.
         """
-        signs, sign = self.folder / "working", f"{os.getpid()}.{secrets.token_hex(4)}"
-        signs.mkdir(exist_ok=True)
-        for old in () if signs.is_symlink() else signs.iterdir():  # what a link leads to is not ours to delete
-            with suppress(OSError):
-                if _SIGN.fullmatch(old.name) and time.time() - old.stat().st_mtime > 86400:
-                    old.unlink()
-        others = len([*signs.iterdir()])
-        (signs / sign).touch()
-        try:
-            yield others
-        finally:
-            (signs / sign).unlink(missing_ok=True)
+        return sign_of_work(self.folder / "working")
 
-    def _write(self, path, content):
-        "Write a file, and return its size."
-        if path.parent not in self._made:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._made.add(path.parent)
-        try:
-            return os.stat(write_file(path, content, self.durable)).st_size
-        except Exception as e:
-            if "No space left" in str(e) and not isinstance(e, OSError):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from e  # as safetensors says it
-            raise
+    def _write_index(self):
+        "Write the index anew."
+        write_file(self._index, _lines(self), self.durable)
 
     def _append(self, data):
         "Add whole lines to the index with one call, which no other process can break into."
@@ -271,22 +271,18 @@ class Store:
             os.close(file)
 
     def _read(self, key):
-        "The record in an entry's file; nothing where there is none, or where it is damaged, which is reported."
+        "Return the record in an entry's file; None where there is none, or where it is damaged, which is reported."
+        self.path(key)  # refuses what is no key
         try:
-            data = self.path(key).read_bytes()
-        except FileNotFoundError:
-            return None
-        record = _parsed(data)
-        if record is None or record["key"] != key or not _names(record["identity"], key):
-            return self._report(f"{key}.json", "it is cut off, damaged or misnamed")
-        return record
+            return self._files.read(key, "json", _verified)
+        except ValueError as e:
+            return self._report(f"{key}.json", e)
 
     def _whole(self, record):
-        "Whether the files of an entry have the sizes that they were written with."
+        "Return whether the files of an entry have the sizes that they were written with."
         for kind, size in record["files"].items():
-            path = self.path(record["key"], kind)
-            if (path.stat().st_size if path.exists() else None) != size:
-                return bool(self._report(path.name, "it is missing or cut off"))
+            if self._files.size(record["key"], kind) != size:
+                return bool(self._report(f"{record['key']}.{kind}", "it is missing or cut off"))
         return True
 
     def _compare_with_entries(self, append=True):
@@ -300,28 +296,14 @@ class Store:
         ]
         self._records.update((record["key"], record) for record in news)
         if append and news:
-            self._append(b"".join(json.dumps(record).encode() + b"\n" for record in news))
+            self._append(_lines(news))
 
     def _listed(self):
-        """Keys of all entries.
-
-        Temporary files older than an hour are removed, and files that are not ours are reported.
-        """
-        keys, foreign = set(), []
-        for folder in os.scandir(self._entries):
-            for file in os.scandir(folder.path) if folder.is_dir(follow_symlinks=False) else [folder]:
-                found = _FILE.fullmatch(file.name)
-                if found and folder.name == found[1][:2]:
-                    keys.add(found[1]) if found[2] == "json" else None
-                elif not _UNFINISHED.fullmatch(file.name):
-                    foreign.append(file.name)
-                else:
-                    with suppress(OSError):
-                        if time.time() - file.stat().st_mtime > 3600:
-                            os.unlink(file.path)
+        "Return the keys of all entries; files that are not ours are reported."
+        keys, foreign = self._files.list()
         if foreign:
             self._report(f"{len(foreign)} files, such as {min(foreign)},", "they are no entries")
-        return keys
+        return keys["json"]
 
     def _report(self, what, why):
         "Warn of a file once."
@@ -330,30 +312,3 @@ class Store:
                 f"{what} in the store {self.folder.name} is skipped: {why}.", StoreWarning, stacklevel=caller_level()
             )
         self._reported.add(what)
-
-
-def _names(identity, key):
-    "Whether a key is that of what an entry says of itself, which may be no plain JSON: it can hold NaN."
-    try:
-        return content_key(identity) == key
-    except TypeError:
-        return False
-
-
-def _parsed(data):
-    "A record, or nothing where it is none."
-    try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    if (
-        not isinstance(record, dict)
-        or not all(isinstance(record.get(name, ...), kind) for name, kind in _FIELDS.items())
-        or not _KEY.fullmatch(record["key"])
-    ):
-        return None
-    return (
-        record
-        if record["files"].keys() <= set(ENTRY_FILES) and all(type(size) is int for size in record["files"].values())
-        else None
-    )
