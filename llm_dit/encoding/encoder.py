@@ -10,14 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from ..core.errors import check_known, show_value
 from ..core.values import as_bool, as_list, as_text, is_several
 from .backends import TransformersBackend
 from .embedding_cache import EmbeddingCache
 from .output import EncodingOutput, concatenate
-from .protocols import BackendConfig, IncrementalBackend, TextEncoderBackend
+from llm_dit.encoding.protocols import (
+    BackendConfig,
+    BackendOptions,
+    CachingBackend,
+    IncrementalBackend,
+    TextEncoderBackend,
+    TokenizingBackend,
+)
 from ..prompts.conversation import Conversation, Message, Role
 from ..prompts.foreign_syntax import warn_of_foreign_syntax
 from ..prompts.formatter import FormattedPrompt, Qwen3Formatter, Span, SpecialTokenError, format_prompt
@@ -63,7 +70,40 @@ def _as_prompt(prompt, name):
         )
     return as_text(prompt, name)
 
+# %% ../../nbs/encoding/22_encoder.ipynb #2170d632
+#: Arguments of `format`, which `encode` takes too.
+FORMAT_OPTIONS = ("template", "system", "thinking", "assistant", "enable_thinking", "special_tokens", "foreign_syntax")
 
+
+def _check_options(options):
+    "Refuse an option that `format` has not, with the name of the nearest."
+    own = () if set(options) <= set(FORMAT_OPTIONS) else ("hidden_layer", "layers", "incremental")
+    check_known(options, [*FORMAT_OPTIONS, *own], "Encoding a prompt")
+
+
+def _user_texts(prompt):
+    "What the user says in a prompt that is formatted here; a formatted one was looked at before."
+    if isinstance(prompt, FormattedPrompt):
+        return []
+    if isinstance(prompt, Conversation):
+        return [message.content for message in prompt if message.role == Role.USER]
+    return [prompt]
+
+
+def _spans_of(text, messages):
+    "Label the contents of messages in a chat string, in order; all between them is special."
+    spans, done = [], 0
+    for message in messages:
+        start = text.find(message["content"], done) if message["content"] else -1
+        if start < 0:
+            continue  # a template may leave a message out or rewrite it
+        if start > done:
+            spans.append(Span("special", done, start))
+        done = start + len(message["content"])
+        spans.append(Span(message["role"], start, done))
+    return tuple([*spans, Span("special", done, len(text))] if done < len(text) else spans)
+
+# %% ../../nbs/encoding/22_encoder.ipynb #af995001
 class ZImageTextEncoder:
     "Template, formatter and backend in one: prompts in, one `(tokens, dim)` tensor per prompt out."
 
@@ -94,7 +134,7 @@ class ZImageTextEncoder:
         templates: TemplateRegistry | None = None,  # where template names are looked up
         config: BackendConfig | None = None,  # options of the backend; or give them one by one:
         formatter: str = "qwen3",  # or "tokenizer": the chat template that the model's own tokenizer brings
-        **options: Any,  # fields of `BackendConfig`, such as device="cpu" or max_length=1024
+        **options: Unpack[BackendOptions],  # fields of `BackendConfig`, such as device="cpu" or max_length=1024
     ) -> "ZImageTextEncoder":
         "Load only the text encoder of a model."
         check_known(
@@ -126,7 +166,7 @@ class ZImageTextEncoder:
         special_tokens: str = "escape",  # "escape", "error" or "allow" special-token text inside the prompt
         foreign_syntax: str = "warn",  # one word on A1111's and ComfyUI's syntax, such as (red:1.4), or "ignore"
     ) -> list[FormattedPrompt]:  # one exact chat string per prompt
-        "The exact chat strings of prompts, without running the model."
+        "Return the exact chat strings of prompts, without running the model."
         prompts = as_prompts(prompt)
         if not prompts:
             raise ValueError("There is no prompt: the list is empty; give at least one.")
@@ -175,7 +215,7 @@ class ZImageTextEncoder:
         self,
         template: str | Path | Template | None,  # name, path of a Markdown file, or a template already loaded
     ) -> Template | None:
-        "The template of a name; a name that ends in .md is a file."
+        "Return the template of a name; a name that ends in .md is a file."
         if template is None or isinstance(template, Template):
             return template
         if isinstance(template, PathLike):
@@ -186,7 +226,7 @@ class ZImageTextEncoder:
     @property
     def cache(self) -> EmbeddingCache:
         "Embeddings that were computed: `cache.statistics()`, `cache.clear()`."
-        return cast(TransformersBackend, self.backend).cache
+        return cast(CachingBackend, self.backend).cache
 
     def _format_one(self, prompt, template, choices, special_tokens):
         given = [name for name, value in {**choices, "template": template}.items() if value is not None]
@@ -209,8 +249,8 @@ class ZImageTextEncoder:
         return format_prompt(prompt, special_tokens=special_tokens, foreign_syntax="ignore", **resolved)
 
     def _format_with_tokenizer(self, prompt, said, special_tokens):
-        "The chat string that the model's own tokenizer makes; it has system prompts and answers, but no think block."
-        tokenizer = cast(TransformersBackend, self.backend).tokenizer.tokenizer
+        "Return the chat string that the model's own tokenizer makes: system prompts and answers, no think block."
+        tokenizer = cast(TokenizingBackend, self.backend).tokenizer.tokenizer
         talk = prompt if isinstance(prompt, Conversation) else None
         if said.get("thinking") is not None or said.get("enable_thinking"):
             raise ValueError(
@@ -248,36 +288,3 @@ class ZImageTextEncoder:
             _spans_of(text, [*messages, dict(role="assistant", content=said.get("assistant") or "")]),
             special_tokens="allow",
         )
-
-
-#: Arguments of `format`, which `encode` takes too.
-FORMAT_OPTIONS = ("template", "system", "thinking", "assistant", "enable_thinking", "special_tokens", "foreign_syntax")
-
-
-def _check_options(options):
-    "Refuse an option that `format` has not, with the name of the nearest."
-    own = () if set(options) <= set(FORMAT_OPTIONS) else ("hidden_layer", "layers", "incremental")
-    check_known(options, [*FORMAT_OPTIONS, *own], "Encoding a prompt")
-
-
-def _user_texts(prompt):
-    "What the user says in a prompt that is formatted here; a formatted one was looked at before."
-    if isinstance(prompt, FormattedPrompt):
-        return []
-    if isinstance(prompt, Conversation):
-        return [message.content for message in prompt if message.role == Role.USER]
-    return [prompt]
-
-
-def _spans_of(text, messages):
-    "Label the contents of messages in a chat string, in order; all between them is special."
-    spans, done = [], 0
-    for message in messages:
-        start = text.find(message["content"], done) if message["content"] else -1
-        if start < 0:
-            continue  # a template may leave a message out or rewrite it
-        if start > done:
-            spans.append(Span("special", done, start))
-        done = start + len(message["content"])
-        spans.append(Span(message["role"], start, done))
-    return tuple([*spans, Span("special", done, len(text))] if done < len(text) else spans)

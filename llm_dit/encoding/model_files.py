@@ -236,7 +236,7 @@ def encoder_fits(
     except (KeyError, TypeError):
         return False
 
-
+# %% ../../nbs/encoding/13_model_files.ipynb #4a9b4dbf
 def config_folders(
     file: str | Path,  # of weights
     part: str,  # "text_encoder", "transformer" or "vae"
@@ -265,7 +265,7 @@ def find_encoder_config(
         "put the config.json of the model that it belongs to into its folder."
     )
 
-
+# %% ../../nbs/encoding/13_model_files.ipynb #2c1b1e2d
 def find_tokenizer(
     file: str | Path,  # of a text encoder's weights, or its folder
     config_folder: Path,  # that has its configuration

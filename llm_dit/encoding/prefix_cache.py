@@ -79,7 +79,7 @@ def _replaces(entry, old):
     "Return whether an entry makes an older one superfluous."
     return entry.input_ids[: len(old.input_ids)] == old.input_ids and entry.serves(len(old.past), old.states)
 
-
+# %% ../../nbs/encoding/06_prefix_cache.ipynb #daef32a6
 class PrefixCache:
     "Texts that were read, found again by how they begin."
 
