@@ -45,7 +45,7 @@ from ..prompts.template_files import Template
 class ZImagePipeline(LoadedModel):
     """diffusers' Z-Image pipeline with our text encoder in front of it.
 
-    Its parts and what was put on them are attributes of [`LoadedModel`](19_model.ipynb).
+    Its parts and what was put on them are attributes of `LoadedModel`.
     """
 
     def __init__(
