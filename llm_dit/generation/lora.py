@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 
-from ..core.errors import caller_level
+from ..core.errors import caller_level, first_line
 from .lora_files import LoraWeights, read_lora
 from .lora_names import linear_layers
 from .lora_sources import find_lora, lora_hash, lora_name, lora_weight
@@ -117,8 +117,8 @@ def put_lora(
         try:
             pipe.load_lora_weights(given, adapter_name=adapter, use_safetensors=True)
         except Exception as e:  # diffusers and peft raise many kinds here, also from their own undoing
-            why = str(e.__context__ or e).splitlines()[:1] or [type(e).__name__]
-            raise ValueError(f"The LoRA cannot be put on this transformer ({why[0]}).") from e
+            why = first_line(e.__context__ or e) or type(e).__name__
+            raise ValueError(f"The LoRA cannot be put on this transformer ({why}).") from e
     if weights.type == "lokr":
         _put_factors(transformer, adapter, tensors)
     for parameter, flag in trained:  # peft freezes what it finds

@@ -6,6 +6,7 @@
 __all__ = ['LoraWeights', 'read_lora']
 
 # %% ../../nbs/generation/07_lora_files.ipynb #c048b079
+from ..core.errors import first_line
 from ..core.versions import require
 
 require("torch", "diffusers")  # before they are imported
@@ -128,7 +129,7 @@ def _read_tensors(file: Path, source: str) -> tuple[dict[str, torch.Tensor], dic
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()
     except (OSError, RuntimeError, ValueError) as e:
-        why = str(e).splitlines()[0].replace(str(file), "it")
+        why = first_line(e).replace(str(file), "it")
         raise ValueError(f"{source} cannot be read as a LoRA ({why}); expected a safetensors file.") from e
 
 

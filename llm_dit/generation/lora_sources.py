@@ -6,6 +6,7 @@
 __all__ = ['find_lora', 'lora_hash', 'lora_weight', 'lora_name']
 
 # %% ../../nbs/generation/08_lora_sources.ipynb #b8c7dca6
+from ..core.errors import first_line
 from ..core.versions import require
 
 require("torch", "diffusers")  # before they are imported
@@ -69,7 +70,7 @@ def _download(source: str, hub: dict[str, Any]) -> Path:
         return Path(hf_hub_download(repository, (usual or files)[0], **hub))
     except HUB_ERRORS as e:
         raise ValueError(
-            f"There is no file or folder {source}, and the Hub gives no such LoRA ({str(e).splitlines()[0][:200]}); "
+            f"There is no file or folder {source}, and the Hub gives no such LoRA ({first_line(e, 200)}); "
             "check the name and the connection."
         ) from e
 
