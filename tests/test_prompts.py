@@ -83,7 +83,8 @@ def test_saved_encodings_keep_labels_and_policy(pipe, pair, tmp_path):
 def test_encodings_of_version_0_1_still_load(pipe, tmp_path):
     """Their texts are plain strings in the header."""
     encoding = pipe.encoder.backend.encode(["<|im_start|>user\na star<|im_end|>\n"])
-    _tensors, metadata = encoding._tensors_and_metadata()
+    data = encoding.to_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     assert json.loads(metadata["llm_dit_encoding"])["texts"] == encoding.texts
     assert EncodingOutput.load(encoding.save(tmp_path / "old.safetensors")).texts == encoding.texts
 
