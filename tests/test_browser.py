@@ -115,7 +115,7 @@ def test_playground_in_jupyterlab(folder):
         field(lab, "view").select_option("difference to A")
         prompt.fill("a red square on a blue background")
         lab.locator("ins", has_text="square").first.wait_for()
-        lab.locator("u[title=new]", has_text="square").wait_for()
+        lab.locator(".llm-dit-new", has_text="square").wait_for()
         lab.wait_for_timeout(500)
         shot(lab, "5_difference")
         button(lab, "Unpin").click()

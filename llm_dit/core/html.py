@@ -28,6 +28,7 @@ _LABELS = "\n".join(
 STYLE = f"""
 .llm-dit pre {{ white-space: pre-wrap; line-height: 1.3; color: inherit; background: none; }}
 .llm-dit th, .llm-dit td {{ text-align: left; vertical-align: top; }}
+.llm-dit p {{ max-width: 50em; line-height: 1.3; }}
 .llm-dit img {{ max-width: 100%; }}
 .llm-dit figure {{ display: inline-block; margin: 4px; }}
 .llm-dit ins {{ background: #029e7340; }}

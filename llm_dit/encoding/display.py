@@ -11,14 +11,13 @@ from ..core.versions import require
 require("torch")  # before it is imported
 
 # %% ../../nbs/encoding/01_display.ipynb #b5f78776
-import base64
 import hashlib
 import io
 from html import escape
 
 import torch
 
-from ..core.html import LABEL_COLORS
+from ..core.html import image, label_classes, span, strip
 from ..core.values import as_int
 from .tokens import Encoding
 
@@ -73,20 +72,15 @@ def color_limit(
 # %% ../../nbs/encoding/01_display.ipynb #9a9aae06
 def token_strip(
     encoding: Encoding,  # one prompt
-) -> str:  # HTML
-    "Return the tokens as chips, each in the colour of its part of the chat; hovering tells id, part and norm."
+) -> str:  # HTML, for `styled`
+    "Return the tokens in a row, each in the colour of its part of the chat; hovering tells id, part and norm."
     norms = encoding.embedding.detach().float().norm(dim=1).tolist()
 
     def chip(token, label, i, norm):
-        color = LABEL_COLORS.get(label, "#888888")
-        return (
-            f'<span class="llm-dit-token" style="background:{color}33;border-bottom:2px solid {color};padding:0 '
-            f'2px;margin:1px;white-space:pre;display:inline-block" title="id {i}, {escape(label) or "plain"}, norm '
-            f'{norm:.3g}">{escape(repr(token)[1:-1])}</span>'
-        )
+        title = f"id {i}, {label or 'plain'}, norm {norm:.3g}"
+        return span(repr(token)[1:-1], "token", *label_classes(label), title=title)
 
-    chips = map(chip, encoding.tokens[0], encoding.token_labels(), encoding.input_ids[0].tolist(), norms)
-    return f'<div style="font-family:monospace;font-size:12px;line-height:1.7">{"".join(chips)}</div>'
+    return strip(map(chip, encoding.tokens[0], encoding.token_labels(), encoding.input_ids[0].tolist(), norms))
 
 # %% ../../nbs/encoding/01_display.ipynb #fd5b0ebb
 def _pixels(values, limit):
@@ -99,21 +93,17 @@ def _pixels(values, limit):
 
 def html_card(
     encoding: Encoding,  # one prompt
-) -> str:  # HTML
+) -> str:  # HTML, for `styled`
     "Return one line, a small heatmap and the tokens of a prompt."
     from PIL import Image
 
     x, file = encoding.embedding, io.BytesIO()
     pooled = pool_dimensions(x, 48).T
     Image.fromarray(_pixels(pooled, color_limit(pooled)).contiguous().numpy()).save(file, "PNG")
-    picture = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     line = (
         f"{', '.join([f'layer {encoding.hidden_layer}', encoding.model_id or 'unknown model', *encoding.history])} "
         f"{describe_tensor(x)}{' TRUNCATED' if encoding.truncated[0] else ''}"
     )
-    return (
-        f'<div><code>{escape(line)}</code><br><img alt="heatmap of {len(x)} tokens and {x.shape[1]} dimensions" '
-        f'src="{picture}" '
-        f'style="width:{min(12 * len(x), 720)}px;height:96px;image-rendering:pixelated;border:1px solid '
-        f'#ccc">{token_strip(encoding)}</div>'
-    )
+    alt = f"heatmap of {len(x)} tokens and {x.shape[1]} dimensions"
+    heatmap = image(file.getvalue(), alt, "heatmap", width=min(12 * len(x), 720))
+    return f"<div><code>{escape(line)}</code><br>{heatmap}{token_strip(encoding)}</div>"

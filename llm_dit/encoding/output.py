@@ -25,6 +25,7 @@ from safetensors.torch import save as to_safetensors
 
 from ..core.errors import show_value
 from ..core.files import write_file
+from ..core.html import styled
 from ..core.values import as_int, as_path, short_name
 from .analysis import compare, mean_vector, norms, pca, similarity, statistics
 from .display import describe_tensor, html_card, tensor_hash
@@ -314,7 +315,7 @@ class EncodingOutput:
     def _repr_html_(self) -> str:
         "Return one line, a small heatmap and the tokens of each prompt (of the first eight), in plain HTML."
         more = f"<p>… and {len(self) - 8} prompts more</p>" if len(self) > 8 else ""
-        return f"<div>{'<hr>'.join(map(html_card, self[:8]))}{more}</div>"
+        return styled("<hr>".join(map(html_card, self[:8])), more)
 
     def save(
         self,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..core.errors import did_you_mean, first_line
+from ..core.html import styled
 from ..encoding.display import token_strip
 from ..generation.pipeline import ZImagePipeline
 from ..generation.preview import LatentPreview
@@ -186,10 +187,11 @@ class PlaygroundController:
         v.show_warnings(said)
         self.model.encoding = encoding
         v.show_count(len(encoding.embedding), encoding.truncated[0])
-        v.prompt.value, v.tokens.value = prompt._repr_html_(), token_strip(encoding)
+        v.prompt.value, v.tokens.value = prompt._repr_html_(), styled(token_strip(encoding))
         pinned, difference = self.model.pinned, ""
         if pinned is not None:
-            difference = text_difference(str(pinned.texts[0]), str(prompt)) + moved_strip(pinned, encoding)
+            words = text_difference(str(pinned.texts[0]), str(prompt))
+            difference = styled(words, moved_strip(pinned, encoding))
         v.difference.value = difference
         self._drawer.submit((view, encoding, encoding if pinned is None else pinned, columns))
 

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from ..core.files import write_file
+from ..core.html import span, strip
 from ..encoding.encoder import ZImageTextEncoder
 from ..encoding.output import EncodingOutput, align_tokens
 from ..generation.pipeline import ZImagePipeline
@@ -87,7 +88,7 @@ def text_difference(
                 for tag, words in (("del", before[i:i_end]), ("ins", after[j:j_end]))
                 if words
             ]
-    return f"<pre style='white-space:pre-wrap;line-height:1.3'>{''.join(parts)}</pre>"
+    return f"<pre>{''.join(parts)}</pre>"
 
 
 def moved_strip(
@@ -98,17 +99,14 @@ def moved_strip(
     paired = {j: i for i, j in align_tokens(a, b) if None not in (i, j)}
 
     def chip(j, token):
-        text = escape(repr(token)[1:-1])
+        text = repr(token)[1:-1]
         if j not in paired:
-            return f"<u title='new'>{text}</u>"
+            return span(text, "token", "new", title="new")
         cosine = torch.cosine_similarity(a.embedding[paired[j]].float(), b.embedding[j].float(), dim=0).item()
-        return (
-            f"<span title='cosine {cosine:.3f}' style='background:rgba(213,94,0,{min(1, 1 - cosine):.3f});padding:0 "
-            f"2px;white-space:pre'>{text}</span>"
-        )
+        darkness = f"background: rgba(213, 94, 0, {min(1, 1 - cosine):.3f})"
+        return span(text, "token", title=f"cosine {cosine:.3f}", style=darkness)
 
-    chips = " ".join(chip(j, token) for j, token in enumerate(b.tokens[0]))
-    return f"<div style='font-family:monospace;font-size:12px;line-height:1.7'>{chips}</div>"
+    return strip(chip(j, token) for j, token in enumerate(b.tokens[0]))
 
 # %% ../../nbs/views/02_playground_model.ipynb #a0718cdf
 class Texts(TypedDict):

@@ -6,7 +6,6 @@
 __all__ = ['VIEWS', 'Editor', 'Viewer', 'Painter', 'page_of']
 
 # %% ../../nbs/views/03_playground_view.ipynb #d8170082
-import base64
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, cast
 import ipywidgets as widgets
 from PIL import Image
 
+from ..core.html import image, message, styled
 from ..encoding.encoder import ZImageTextEncoder
 from ..generation.result import Generation
 from ..prompts.template_files import Template
@@ -207,13 +207,11 @@ class Viewer(widgets.VBox):
 
     def show_error(self, sentence: str) -> None:
         "Show one sentence where the user is looking; an empty one takes it away."
-        shown = f"<div role='alert' style='color:#d55e00;font-weight:bold'>{escape(sentence)}</div>"
-        self.error.value = shown if sentence else ""
+        self.error.value = styled(message([sentence], "alert")) if sentence else ""
 
     def show_warnings(self, sentences: Sequence[str]) -> None:
         "Show warnings as text; none takes them away."
-        shown = "<br>".join(map(escape, sentences))
-        self.notice.value = f"<div role='status' style='color:#8a5a00'>{shown}</div>" if shown else ""
+        self.notice.value = styled(message(sentences)) if sentences else ""
 
     def _make_controls(self, encoder):
         "Make what says how an encoding is looked at."
@@ -317,24 +315,15 @@ class Painter(widgets.VBox):
         )
 
 # %% ../../nbs/views/03_playground_view.ipynb #fe2a9fa8
-def _img(png: bytes, alt: str) -> str:
-    "Return a picture inside a page; nothing if there is none."
-    if not png:
-        return ""
-    return f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
 def page_of(
     viewer: Viewer,  # what the model makes of the words
     generations: Sequence[tuple[Settings, Generation]],  # pictures, and what they were made from
 ) -> str:  # HTML
     "Return what is on the screen as a page, for docs and mails."
     pictures = "".join(
-        f"<figure style='display:inline-block;margin:4px'>{_img(image_png(made.image), 'picture')}"
+        f"<figure>{image(image_png(made.image), 'picture')}"
         f"<figcaption>{escape(settings.prompt)}, seed {settings.seed}</figcaption></figure>"
         for settings, made in generations
     )
-    return (
-        f"<div>{viewer.prompt.value}<p>{viewer.count_text.value}</p>{viewer.tokens.value}"
-        f"{viewer.difference.value}{_img(viewer.heatmap.value, 'heatmap')}{pictures}</div>"
-    )
+    words = f"{viewer.prompt.value}<p>{viewer.count_text.value}</p>{viewer.tokens.value}{viewer.difference.value}"
+    return styled(words, image(viewer.heatmap.value, "heatmap"), pictures)

@@ -17,6 +17,7 @@ from typing import Any
 import ipywidgets as widgets
 from PIL import Image, ImageDraw
 
+from ..core.html import styled
 from ..encoding.display import token_strip
 from ..encoding.encoder import ZImageTextEncoder
 from ..encoding.output import EncodingOutput
@@ -120,11 +121,11 @@ class TokenStrip(widgets.HTML):
     "The tokens of a prompt as chips in the colours of their parts; hovering tells id, part and norm."
 
     def __init__(self, encoding: EncodingOutput, **kwargs):
-        super().__init__(token_strip(encoding), **kwargs)
+        super().__init__(styled(token_strip(encoding)), **kwargs)
 
     def show(self, encoding: EncodingOutput) -> None:
         "Show another prompt."
-        self.value = token_strip(encoding)
+        self.value = styled(token_strip(encoding))
 
 
 class CompareSlider(widgets.VBox):
@@ -180,12 +181,11 @@ class TemplateBrowser(widgets.VBox):
 
     def _tell(self):
         t = self.template
-        self.text.value = (
-            "nothing found"
-            if t is None
-            else f"<b>{escape(t.name)}</b> · {escape(t.description)}<p "
-            f"style='max-width:50em;line-height:1.3'>{escape(t.system_prompt) or '(no system prompt)'}</p>"
-        )
+        if t is None:
+            self.text.value = "nothing found"
+            return
+        system = escape(t.system_prompt) or "(no system prompt)"
+        self.text.value = styled(f"<b>{escape(t.name)}</b> · {escape(t.description)}<p>{system}</p>")
 
 # %% ../../nbs/views/01_widgets.ipynb #0c27182c
 class LayerExplorer(widgets.VBox):
