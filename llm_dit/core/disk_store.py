@@ -31,6 +31,7 @@ def is_key(
 # %% ../../nbs/core/07_disk_store.ipynb #aeea4620
 _PARTIAL = re.compile(r"[0-9a-f]{64}\..*\.partial")
 _OF_SAFETENSORS = re.compile(r"\.tmp\w{6}")
+Read = TypeVar("Read")  # what a file holds
 
 
 def _remove_if_older(file: os.DirEntry, seconds: int) -> None:
@@ -40,9 +41,6 @@ def _remove_if_older(file: os.DirEntry, seconds: int) -> None:
             os.unlink(file.path)
 
 # %% ../../nbs/core/07_disk_store.ipynb #e0dbe5e2
-Read = TypeVar("Read")
-
-
 class DiskStore:
     "Files by key in folders of two digits, each written in one step and verified when it is read."
 

@@ -118,9 +118,9 @@ class _Worker:
             ) from None
         return self.function(item)
 
-
+# %% ../../nbs/studies/08_scale.ipynb #2f407c13
 class RayExecutor:
-    "Runs a sweep in long-lived processes, here or on a cluster."
+    "Run a sweep in long-lived processes, here or on a cluster."
 
     def __init__(
         self,
@@ -130,13 +130,8 @@ class RayExecutor:
         retries: int = 2,  # how often an item is given to another worker when its worker died
         address: str | None = None,  # of a cluster; None: RAY_ADDRESS, or a new one here
     ):
-        self.num_workers, self.num_cpus, self.num_gpus, self.retries, self.address = (
-            _checked_count(num_workers),
-            num_cpus,
-            num_gpus,
-            retries,
-            address,
-        )
+        self.num_workers, self.num_cpus, self.num_gpus = _checked_count(num_workers), num_cpus, num_gpus
+        self.retries, self.address = retries, address
         self._workers, self._each, self._function, self._held = [], {}, None, None
 
     def __repr__(self) -> str:
@@ -150,16 +145,13 @@ class RayExecutor:
         function: Callable[[Any], Any],  # what is to be done with an item; each worker gets it once
         items: Sequence[Any],  # handed out in this order
     ) -> Iterator[Any]:
-        """The result of each item as it comes, and `WorkerDied` for one that no worker survived.
+        """Yield the result of each item as it comes, and `WorkerDied` for one that no worker survived.
 
         What the function raises ends it.
         """
-        ray, waiting, running, in_a_row = _connect(self.address), deque((item, 1) for item in items), {}, 0
-        if function is not self._function:
-            ray.cloudpickle.dumps(function)  # raises by itself what ray.put would print a page about
-            self._function, self._held = function, [ray.put(function)]
-        if not self._workers:
-            self._workers = self._begin(ray)
+        ray: Any = _connect(self.address)
+        self._begin(ray, function)
+        waiting, running, in_a_row = deque((item, 1) for item in items), {}, 0
 
         def hand_out(worker):
             if not waiting:
@@ -187,11 +179,17 @@ class RayExecutor:
             if not isinstance(outcome, WorkerDied) or times > self.retries:
                 yield outcome
 
-    def _begin(self, ray):
-        count, self._each = _options(ray, self.num_workers, self.num_cpus, self.num_gpus)
-        return [ray.remote(_Worker).options(**self._each).remote() for _ in range(count)]
+    def _begin(self, ray, function):
+        "Put a function where the workers find it, and start them."
+        if function is not self._function:
+            ray.cloudpickle.dumps(function)  # raises by itself what ray.put would print a page about
+            self._function, self._held = function, [ray.put(function)]
+        if not self._workers:
+            count, self._each = _options(ray, self.num_workers, self.num_cpus, self.num_gpus)
+            self._workers = [ray.remote(_Worker).options(**self._each).remote() for _ in range(count)]
 
     def _replace(self, worker):
+        "Start a worker in place of one that died."
         import ray
 
         self._workers.remove(worker)
@@ -217,7 +215,7 @@ class _EncoderWorker:
     def weights_fingerprint(self):
         return self.backend.weights_fingerprint()
 
-
+# %% ../../nbs/studies/08_scale.ipynb #2d012cb6
 class RayBackend:
     "A text encoder in other processes, here or on a cluster."
 
@@ -250,11 +248,8 @@ class RayBackend:
         **options: Any,  # fields of `BackendConfig`, such as device="cuda"
     ) -> "RayBackend":
         "Load a text encoder in each of some processes. They end with this object."
-        config, count, ray = (
-            (config or BackendConfig()).with_options(**options),
-            _checked_count(num_workers),
-            _connect(address),
-        )
+        config, count = (config or BackendConfig()).with_options(**options), _checked_count(num_workers)
+        ray = _connect(address)
         count, each = _options(ray, count, num_cpus, num_gpus)
         workers = [
             ray.remote(_EncoderWorker).options(max_restarts=-1, max_task_retries=2, **each).remote(model, config)
@@ -264,7 +259,7 @@ class RayBackend:
 
     @staticmethod
     def _first(ray, workers):
-        "What the workers have loaded; what kept them from it, as if it had been raised here."
+        "Return what the workers have loaded; what kept them from it is raised as if it had been raised here."
         try:
             return next(iter([_ask(ray, worker.about.options(max_task_retries=0).remote()) for worker in workers]))
         except ray.exceptions.RayActorError as e:
@@ -286,7 +281,7 @@ class RayBackend:
         hidden_layer: int = -2,  # which hidden state, as transformers counts them
         **options: Any,  # `layers`, as `TransformersBackend.encode` takes them
     ) -> EncodingOutput:  # on the CPU, one `(tokens, dim)` tensor per text, in the order given
-        "Hidden states of each text, an equal share of them from each worker."
+        "Encode an equal share of the texts in each worker."
         import ray
 
         count = 1 if isinstance(texts, (str, FormattedPrompt)) else min(len(self.workers), len(texts)) or 1
@@ -302,7 +297,7 @@ class RayBackend:
         return concatenate([_ask(ray, part) for part in parts])
 
     def weights_fingerprint(self) -> str:  # 64 hex digits
-        "A hash of the weights that the workers have loaded."
+        "Return a hash of the weights that the workers have loaded."
         import ray
 
         return _ask(ray, self.workers[0].weights_fingerprint.remote())
