@@ -174,6 +174,48 @@ def test_packages_and_modules_import_from_earlier_ones_only():
     assert not upward, upward
 
 
+#: Lines that a reader takes in at once. A longer function says why in a comment above it; a cell with one class has
+#: the limit of a class, since nbdev cannot split it.
+FUNCTION, CLASS, MODULE, CELL = 40, 250, 450, 60
+
+
+def length(node):
+    return node.end_lineno - node.lineno + 1
+
+
+def long_functions(source):
+    """Yield functions and classes that are too long."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and length(node) > FUNCTION:
+            first = min(each.lineno for each in [node, *node.decorator_list])
+            above = lines[first - 2].strip()
+            if not above.startswith("#") or above.startswith("# %%"):
+                yield f"{node.name}: {length(node)} lines"
+        elif isinstance(node, ast.ClassDef) and length(node) > CLASS:
+            yield f"{node.name}: {length(node)} lines"
+
+
+def long_cells(source):
+    """Yield exported cells that are too long."""
+    for cell in re.split(r"^# %% .*\n", source, flags=re.MULTILINE)[1:]:
+        kinds = [type(node) for node in ast.parse(cell).body if not isinstance(node, (ast.Import, ast.ImportFrom))]
+        if len(cell.strip().splitlines()) > CELL and kinds != [ast.ClassDef]:
+            yield f"a cell of {len(cell.strip().splitlines())} lines, {cell.strip().splitlines()[0]}"
+
+
+def test_a_reader_takes_it_in():
+    found = []
+    for name, path in MODULES.items():
+        source = path.read_text()
+        found += [f"{name}: {each}" for each in [*long_functions(source), *long_cells(source)]]
+        found += [f"{name}: {source.count(chr(10))} lines"] * (source.count("\n") > MODULE)
+        columns = [i for i, line in enumerate(source.splitlines(), 1) if len(line) > 119]
+        listed = source.count("\n", 0, source.find("\n# %%", source.find("__all__") + 1)) + 1
+        found += [f"{name}: line {i} is too long" for i in columns if i == 1 or i > listed]
+    assert not found, found
+
+
 def test_the_picture_of_imports_is_true():
     guide = (ROOT / "CONTRIBUTING.md").read_text()
     assert in_guide(guide, mermaid(EDGES)) == guide, "run `make export` and commit"

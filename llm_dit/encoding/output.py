@@ -313,7 +313,6 @@ class EncodingOutput:
         return "\n".join([f"{head} {len(rows)} prompts", *(f"  {i}: {row}" for i, row in enumerate(rows))])
 
     def _repr_html_(self) -> str:
-        "Return one line, a small heatmap and the tokens of each prompt (of the first eight), in plain HTML."
         more = f"<p>… and {len(self) - 8} prompts more</p>" if len(self) > 8 else ""
         return styled("<hr>".join(map(html_card, self[:8])), more)
 
