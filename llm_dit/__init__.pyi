@@ -15,9 +15,14 @@ from .encoding.output import (
 )
 from .encoding.protocols import (
     BackendConfig as BackendConfig,
+    CachingBackend as CachingBackend,
+    FingerprintedBackend as FingerprintedBackend,
     FreeableBackend as FreeableBackend,
     IncrementalBackend as IncrementalBackend,
+    LayeredBackend as LayeredBackend,
+    LocalBackend as LocalBackend,
     TextEncoderBackend as TextEncoderBackend,
+    TokenizingBackend as TokenizingBackend,
 )
 from .encoding.running import SmallerBatchesWarning as SmallerBatchesWarning
 from .encoding.tokenizing import (
