@@ -60,7 +60,6 @@ def _check_lengths(encoding):
 
 
 def _as_slice(i, count):
-    "Return an index as the slice of one prompt."
     i = as_int(i, "the number of the prompt")
     if not -count <= i < count:
         raise IndexError(f"Prompt {i} of {count}: expected {-count} to {count - 1}.")
