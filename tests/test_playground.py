@@ -1,5 +1,6 @@
 """The Playground keeps its seed, and saves templates without taking a name, a file or a registry away."""
 
+import threading
 import warnings
 
 import pytest
@@ -198,3 +199,27 @@ def test_what_the_playground_is_made_of_is_checked(encoder):
     ):
         with pytest.raises(TypeError, match=f"{list(wrong)[-1]} is .*expected"):
             Playground(**wrong)
+
+
+def test_a_refused_save_is_still_to_be_read_when_an_earlier_encode_ends(playground, monkeypatch):
+    """The sentence went away as soon as what had been typed before was encoded, and moved the button under it."""
+    model, begun, go = playground._controller.model, threading.Event(), threading.Event()
+    encode = model.encode
+
+    def late(settings):
+        begun.set()
+        assert go.wait(60)
+        return encode(settings)
+
+    save(playground, "plain")
+    playground.editor.save_name.value = "plain"
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "encode", late)
+        playground.editor.prompt.value = "a star"
+        assert begun.wait(60)
+        playground.editor.save.click()
+        assert "exists already" in error(playground)
+        go.set()
+        assert playground.wait() and "exists already" in error(playground)
+    playground.editor.prompt.value = "two stars"
+    assert playground.wait() and not error(playground)

@@ -41,6 +41,7 @@ class PlaygroundController:
         self._maker = LatestOnly(self._make, 0)
         self._workers = (self._looker, self._drawer, self._maker)  # in the order in which one asks the next
         self._cancelled = threading.Event()
+        self._asked, self._failed_at = 0, 0  # requests to look; how many there were when something went wrong
         self._connect()
         self.choose(editor.template.value)
 
@@ -106,7 +107,8 @@ class PlaygroundController:
         "Ask for everything to be shown anew; returns at once."
         self.editor.describe()
         self._write_code()
-        self._looker.submit((self.settings, self.viewer.view.value, self.viewer.columns.value))
+        self._asked += 1
+        self._looker.submit((self._asked, self.settings, self.viewer.view.value, self.viewer.columns.value))
 
     def wait(self, timeout: float = 60.0) -> bool:  # False if it took longer
         "Wait until all that was asked for is shown, pictures too."
@@ -161,28 +163,35 @@ class PlaygroundController:
         for worker in self._workers:
             worker.close()
 
-    def _try(self, action):
+    def _try(self, action, request=None):
         "Do what is asked for; what goes wrong is said in one sentence, where it stays until the next change."
         try:
             action()
         except (ValueError, LookupError, OSError) as e:
-            self.viewer.show_error(str(e.args[0] if len(e.args) == 1 else e))
+            self._say(str(e.args[0] if len(e.args) == 1 else e), request)
         except Exception as e:  # such as a card without memory
-            self.viewer.show_error(f"{type(e).__name__}: {first_line(e)}")
+            self._say(f"{type(e).__name__}: {first_line(e)}", request)
             raise
+
+    def _say(self, sentence, request):
+        "Show what went wrong, until a request that is made later than this one has been answered."
+        self._failed_at = self._asked if request is None else request
+        self.viewer.show_error(sentence)
 
     def _look(self, request, overtaken):
         "Encode, and show count and tokens; the figure, which takes longer, is left to a thread of its own."
-        settings, view, columns = request
-        self._try(lambda: self._show_encoding(settings, view, columns, overtaken))
+        number, settings, view, columns = request
+        self._try(lambda: self._show_encoding(number, settings, view, columns, overtaken), number)
 
-    def _show_encoding(self, settings, view, columns, overtaken):
+    def _show_encoding(self, number, settings, view, columns, overtaken):
         "Show prompt, count, tokens and difference, and ask for the figure."
         v = self.viewer
         prompt, encoding, said = self.model.encode(settings)
         if overtaken():
             return
-        if self.editor.chosen:
+        if (
+            self.editor.chosen and number > self._failed_at
+        ):  # what failed meanwhile, such as saving, is still to be read
             v.show_error("")
         v.show_warnings(said)
         self.model.encoding = encoding
