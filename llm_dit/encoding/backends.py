@@ -33,6 +33,8 @@ from .tokens import token_spans
 from ..prompts.formatter import FormattedPrompt
 
 # %% ../../nbs/encoding/21_backends.ipynb #28a17efc
+#: How hidden states are noted, in the keys of the cache: what was kept on a disk before can be that of other layers.
+_STATES = "noted 2"
 #: Options that can be changed on a loaded model.
 _LATE = {
     "max_length",
@@ -323,5 +325,5 @@ class TransformersBackend:
             input_ids=row,
             layer=layer,
             dtype=self.dtype,
-            method=f"{'alone' if alone else 'batch'} {self.device.type}",
+            method=f"{'alone' if alone else 'batch'} {self.device.type} {_STATES}",
         )

@@ -15,7 +15,7 @@ import gc
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from threading import RLock
+from threading import RLock, get_ident
 from traceback import clear_frames
 from typing import Any, cast
 
@@ -82,6 +82,33 @@ LayerStates = dict[int, torch.Tensor]
 def _read_so_far(past: DynamicCache) -> list[KeysAndValues]:
     "Return keys and values of each layer."
     return [(layer.keys, layer.values) for layer in cast(list[Any], past.layers)]
+
+
+@contextmanager
+def _noted_states(decoder: Any, wanted: Sequence[int]) -> Iterator[LayerStates]:
+    """Note hidden states while a decoder runs in this thread.
+
+    Transformers' own `output_hidden_states` leaves hooks on the layers, which other decoders share: their states would
+    be noted several times, and counted wrong. These are gone afterwards.
+    """
+    states: dict[int, torch.Tensor] = {}
+    thread, layers = get_ident(), list(decoder.layers)
+
+    def note(number, x):
+        if get_ident() == thread:
+            states[number] = x[0] if isinstance(x, tuple) else x
+
+    def note_output(number):
+        return layers[number - 1].register_forward_hook(lambda _layer, _given, output: note(number, output))
+
+    handles = [note_output(number) for number in wanted if 0 < number < len(layers)]
+    if layers and 0 in wanted:
+        handles.append(layers[0].register_forward_pre_hook(lambda _layer, given: note(0, given)))
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _joined(head, tail):
@@ -214,10 +241,13 @@ class DecoderRunner:
         "Run one batch, padded on the right; a causal model needs no mask for that, since no token looks to its right."
         longest = max(map(len, batch))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in batch], device=self.device)
-        several = len(wanted) > 1
-        with self.turns.lock, torch.autocast(self.device.type, enabled=False):
-            out = decoder(input_ids=ids, output_hidden_states=several, **cache_arguments(decoder, past))
-        states = {layer: out.hidden_states[layer] if several else out.last_hidden_state for layer in wanted}
+        with (
+            self.turns.lock,
+            torch.autocast(self.device.type, enabled=False),
+            _noted_states(decoder, wanted) as states,
+        ):
+            states[len(decoder.layers)] = decoder(input_ids=ids, **cache_arguments(decoder, past)).last_hidden_state
+        states = {layer: states[layer] for layer in wanted}
         for layer, x in states.items():
             if not is_finite(x):
                 rows = [x[i, : len(row)] for i, row in enumerate(batch)]
