@@ -58,6 +58,7 @@ TESTS = {
     "hashes": ("test_recipe_mutants.py", "generation/00_hashes", ""),
     "environment": ("test_recipe_mutants.py", "generation/01_environment", ""),
     "result": ("test_recipe_mutants.py", "generation/03_result", ""),
+    "disk_store": ("test_store.py", "core/07_disk_store", ""),
     "store": (
         "test_store.py",
         "studies/00_store",

@@ -67,7 +67,7 @@ class DiskStore:
         key: str,  # 64 hexadecimal digits
         suffix: str,  # one of `suffixes`
         content: bytes | Callable[[Path], Any],  # all of it, or a function that writes it to the path it is given
-    ) -> int:  # size of the file
+    ) -> Path:
         "Write a file in one step; `OSError` where the disk does not take it."
         path = self.path(key, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class DiskStore:
             if "No space left" in str(e) and not isinstance(e, OSError):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from e  # as safetensors says it
             raise
-        return os.stat(path).st_size
+        return path
 
     def read(
         self,

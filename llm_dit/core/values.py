@@ -11,7 +11,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence, Set, ValuesView
-from io import BytesIO
 from math import isfinite
 from numbers import Complex, Real
 from operator import index

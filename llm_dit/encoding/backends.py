@@ -278,6 +278,7 @@ class TransformersBackend:
         hidden_layer = as_int(hidden_layer, "hidden_layer")
         wanted = wanted_states(hidden_layer, layers, self.loaded_layers, self.num_layers)
         limit, how = self.max_length, self.config.on_overflow
+        self._runner.config = self.config
         with self._runner.turns.working():
             with self._runner.turns.lock:
                 self._wake()

@@ -228,7 +228,7 @@ def foreign_hooks(
         hook
         for part in module.modules()
         for held in (part._forward_pre_hooks, part._forward_hooks)
-        for hook in held.values()
+        for hook in list(held.values())  # another thread may be noting states
     ]
     processors = [type(part.processor) for part in module.modules() if hasattr(part, "processor")]
     foreign = [

@@ -25,7 +25,8 @@ def can_pack(
     dtype: torch.dtype,  # in which it runs
 ) -> bool:  # False where this build of torch or this processor has no kernels for packed weights
     "Return whether weights can be packed: on a CPU, in float32, and in bfloat16 if the processor has it."
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    packable = dtype in (torch.float32, torch.bfloat16)
+    if device.type != "cpu" or not packable or not torch.backends.mkldnn.is_available():
         return False
     ops = torch.ops.mkldnn
     if missing := [name for name in OPERATORS if not hasattr(ops, name)]:
@@ -36,7 +37,7 @@ def can_pack(
             stacklevel=caller_level(),
         )
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and ops._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 or ops._is_mkldnn_bf16_supported()
 
 # %% ../../nbs/encoding/08_packed_weights.ipynb #e4707a47
 class PackedLinear(torch.nn.Module):

@@ -20,7 +20,7 @@ def common_length(
 
 # %% ../../nbs/encoding/05_planning.ipynb #92b7f4c4
 #: What a step of the model costs by itself, in tokens. From the bare step and the full encode recorded in
-#: `cli/01_benchmark` (6 and 150 tokens, 0.6B shape, 2 CPU cores): a line through both
+#: `cli/13_encoding_benchmark` (6 and 150 tokens, 0.6B shape, 2 CPU cores): a line through both
 #: meets zero tokens at 0.10 s with 2.6 ms a token in bfloat16, which is 37 tokens, and at 0.24 s with 4.9 ms in
 #: float32, which is 49. Not measured on a GPU.
 CALL_COST = 40

@@ -14,7 +14,7 @@ require("torch", "transformers")  # before they are imported
 import gc
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import RLock, get_ident
 from traceback import clear_frames
 from typing import Any, cast
@@ -101,14 +101,13 @@ def _noted_states(decoder: Any, wanted: Sequence[int]) -> Iterator[LayerStates]:
     def note_output(number):
         return layers[number - 1].register_forward_hook(lambda _layer, _given, output: note(number, output))
 
-    handles = [note_output(number) for number in wanted if 0 < number < len(layers)]
-    if layers and 0 in wanted:
-        handles.append(layers[0].register_forward_pre_hook(lambda _layer, given: note(0, given)))
-    try:
+    with ExitStack() as handles:
+        for number in wanted:
+            if 0 < number < len(layers):
+                handles.callback(note_output(number).remove)
+        if layers and 0 in wanted:
+            handles.callback(layers[0].register_forward_pre_hook(lambda _layer, given: note(0, given)).remove)
         yield states
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _joined(head, tail):

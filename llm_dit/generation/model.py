@@ -12,7 +12,7 @@ require("torch", "transformers", "diffusers")  # before they are imported
 
 # %% ../../nbs/generation/19_model.ipynb #1b5aa16c
 from threading import Event
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import diffusers
 import torch
@@ -145,8 +145,12 @@ class LoadedModel:
                 f"with from_pretrained({self.model_id!r}, {given}=…)."
             )
         super().__setattr__(name, value)
+        if name == "pipe" and "_loras" in vars(self):
+            self._loras.pipe = value
 
-    def __getattr__(self, name: str) -> Any:
-        if name in METHODS_INSTEAD:
-            raise AttributeError(f"ZImagePipeline has no {name}: {METHODS_INSTEAD[name]}.")
-        raise AttributeError(f"ZImagePipeline has no attribute {name!r}.", name=name, obj=self)
+    if not TYPE_CHECKING:  # type checkers and editors shall see what is not there
+
+        def __getattr__(self, name: str) -> Any:
+            if name in METHODS_INSTEAD:
+                raise AttributeError(f"ZImagePipeline has no {name}: {METHODS_INSTEAD[name]}.")
+            raise AttributeError(f"ZImagePipeline has no attribute {name!r}.", name=name, obj=self)

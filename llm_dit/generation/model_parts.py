@@ -12,7 +12,6 @@ from ..core.versions import require
 require("torch", "transformers", "diffusers")  # before they are imported
 
 # %% ../../nbs/generation/10_model_parts.ipynb #cd9b5144
-import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from importlib.util import find_spec

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol, cast, runtime_checkable
 

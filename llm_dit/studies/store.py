@@ -188,7 +188,7 @@ class Store:
         try:
             for kind, content in (files or {}).items():
                 self.path(key, kind)  # refuses other kinds
-                record["files"][kind] = self._files.write(key, kind, content)
+                record["files"][kind] = self._files.write(key, kind, content).stat().st_size
             line = _lines([record])
             self._files.write(key, "json", line)
             self._records[key] = record  # it is stored, and gets into the index when the store is opened, if not now

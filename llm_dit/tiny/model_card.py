@@ -29,7 +29,7 @@ evaluations, guidance 0, and follows system prompts (six styles), think blocks a
 
 ## Data
 
-Drawn scenes and generated English captions only (`nbs/tiny/00_world.ipynb`): one object, two different ones, or two
+Drawn scenes and generated English captions only (`nbs/tiny/01_captions.ipynb`): one object, two different ones, or two
 to four alike; 8 shapes, 8 colours, 3 sizes, 9 places, 6 styles. A tenth of all combinations is never shown in
 training. No photograph, no text of other people.
 

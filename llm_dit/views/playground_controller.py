@@ -85,8 +85,9 @@ class PlaygroundController:
         e.prompt.value = wanted.prompt
         v.layer.value = wanted.hidden_layer % (self.model.encoder.backend.num_layers + 1)
         e.put(wanted.system, wanted.thinking, wanted.assistant)
-        p.seed.value, p.steps.value = wanted.seed, wanted.steps
+        p.seed.value = wanted.seed
         p.height.value, p.width.value = wanted.height, wanted.width
+        p.steps.value = wanted.steps
         self.refresh()
 
     def choose(self, name: str) -> None:
@@ -202,18 +203,18 @@ class PlaygroundController:
             words = text_difference(str(pinned.texts[0]), str(prompt))
             difference = styled(words, moved_strip(pinned, encoding))
         v.difference.value = difference
-        self._drawer.submit((view, encoding, encoding if pinned is None else pinned, columns))
+        self._drawer.submit((number, view, encoding, encoding if pinned is None else pinned, columns))
 
     def _draw(self, request, overtaken):
         "Show the figure."
-        view, encoding, pinned, columns = request
+        number, view, encoding, pinned, columns = request
 
         def show():
             png = figure_png(VIEWS[view](encoding, pinned, columns), dpi=80)
             if not overtaken():
                 show_png(self.viewer.heatmap, png)
 
-        self._try(show)
+        self._try(show, number)
 
     def _make(self, settings, overtaken):
         "Make one picture, step by step."
