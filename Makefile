@@ -78,6 +78,6 @@ compatibility-oldest:  ## the same with the oldest versions, by hand: CI has no 
 
 
 
-mutation: $(READY)  ## changes of eleven modules that no test notices; an hour. Of cosmic-ray only the operators are used, without what its server needs
+mutation: $(READY)  ## changes of eleven modules that no test notices. Of cosmic-ray only the operators are used, without what its server needs
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps cosmic-ray==8.7.0 parso attrs
 	$(BIN)/python tools/mutation.py

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import llm_dit.core.disk_store
 from llm_dit.encoding.embedding_cache import DamagedCacheWarning, EmbeddingCache, weights_fingerprint
 
 pytestmark = pytest.mark.side_by_side
@@ -153,3 +154,15 @@ def test_fingerprint_reads_what_torch_quantises():
 
 if __name__ == "__main__":
     {"fill": fill, "write_large": write_large}[sys.argv[1]](*sys.argv[2:])
+
+
+def test_an_entry_that_another_process_clears_at_once_is_no_failure(tmp_path, monkeypatch):
+    """The cache took it for a folder that cannot be written, and went on in memory only."""
+    write = llm_dit.core.disk_store.write_file
+    cache, key = EmbeddingCache(tmp_path), "ab" * 32
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch.setattr(llm_dit.core.disk_store, "write_file", lambda *given: write(*given).unlink())
+        cache.put(key, torch.ones(1, 2))
+    cache.put(key, torch.ones(1, 2))
+    assert [*tmp_path.glob("??/*.safetensors")]

@@ -686,3 +686,12 @@ def test_nothing_is_warned_of_without_a_reason(pipe, tmp_path):
         for name in "ab":
             pipe.load_lora(write(tmp_path / "x.safetensors", PAIR), name=name)
     assert pipe.loras == {"a": 1.0, "b": 1.0}, "both are there, and silence was no failure to load"
+
+
+def test_loras_go_onto_the_pipeline_that_runs(pipe):
+    own = pipe.pipe
+    try:
+        pipe.pipe = copy.copy(own)
+        assert pipe._loras.pipe is pipe.pipe is not own
+    finally:
+        pipe.pipe = own

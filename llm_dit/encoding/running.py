@@ -26,7 +26,7 @@ from transformers.cache_utils import DynamicCache
 from ..core.errors import caller_level, one_line
 from .finite import NonFiniteError, is_finite, non_finite_tensor
 from .planning import Group, plan_batches, plan_groups
-from .prefix_cache import KeysAndValues, PrefixCache, ReadText, cache_arguments, lent_cache
+from .prefix_cache import KeysAndValues, PrefixCache, ReadText, cache_arguments, shared_prefix_cache
 from .protocols import BackendConfig
 from .tokenizing import PromptTooLongError
 
@@ -163,7 +163,7 @@ class DecoderRunner:
                 head, past = self._run_head(decoder, rows[group.members[0]][: group.shared], wanted)
                 rest = [rows[i][group.shared :] for i in group.members]
                 for batch in plan_batches([len(row) for row in rest], min(self.config.batch_tokens, self.fits)):
-                    lent = lent_cache(past, group.shared) if past else None
+                    lent = shared_prefix_cache(past, group.shared) if past else None
                     for i, tail in zip(batch, self._run(decoder, [rest[i] for i in batch], wanted, lent)):
                         made[group.members[i]] = _joined(head, tail)
                     bar.update(len(batch))
@@ -183,7 +183,7 @@ class DecoderRunner:
             states = {layer: known.states[layer][:shared] for layer in wanted} if known else {}
             if shared < len(row):
                 past = (
-                    lent_cache(known.past[: len(decoder.layers)], shared, keep=True)
+                    shared_prefix_cache(known.past[: len(decoder.layers)], shared, keep=True)
                     if known
                     else DynamicCache(config=decoder.config)
                 )

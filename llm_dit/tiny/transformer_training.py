@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch.nn import functional as F  # noqa: N812 - as torch's users call it
 
-from .text_training import Told, pad_rows
+from .text_training import CaptionDataset, pad_rows
 from .training_loop import Muon, half_precision, moving_average, run_steps, set_rates
 
 # %% ../../nbs/tiny/06_transformer_training.ipynb #e6fe389e
@@ -181,7 +181,7 @@ def train_transformer(
     "Train the transformer, and the text encoder along with it."
     pad, encoder, model = _fresh_parts(work, seed, device)
     data = torch.load(work / "latents.pt", weights_only=True)
-    told = Told.make(work, len(data["latents"]), 4, int(data["seed"]))
+    told = CaptionDataset.make(work, len(data["latents"]), 4, int(data["seed"]))
     muon, adam = _optimizers(model, encoder)
     average, encoder_average = moving_average(model, 0.998), moving_average(encoder, 0.998)
     params = [*model.parameters(), *encoder.parameters()]
