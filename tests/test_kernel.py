@@ -56,15 +56,15 @@ def test_twenty_playgrounds_leave_nothing_behind():
     grown, comms, threads = map(
         float,
         executed(
-            "import gc, os, threading\nfrom comm import get_comm_manager\nfrom llm_dit import Playground, "
+            "import ctypes, gc, os, threading\nfrom comm import get_comm_manager\nfrom llm_dit import Playground, "
             "ZImagePipeline\npipe = ZImagePipeline.from_pretrained('tiny', device='cpu')\n"
-            "def megabytes(): return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / "
-            "1e6\n"
+            "def megabytes():\n    gc.collect()\n    ctypes.CDLL(None).malloc_trim(0)  # what is free counts for "
+            "nothing\n    return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6\n"
             "def once():\n    playground = Playground(pipe)\n    playground.wait()\n    playground.generate()\n    "
             "playground.wait()\n    playground.close()\n"
-            "for _ in range(3): once()\ngc.collect()\nbefore, comms, threads = megabytes(), "
+            "for _ in range(3): once()\nbefore, comms, threads = megabytes(), "
             "len(get_comm_manager().comms), threading.active_count()",
-            "for _ in range(20): once()\ngc.collect()\nprint(megabytes() - before, len(get_comm_manager().comms) - "
+            "for _ in range(20): once()\nprint(megabytes() - before, len(get_comm_manager().comms) - "
             "comms, threading.active_count() - threads)",
         )
         .cells[-1]
