@@ -6,7 +6,7 @@ from .core.values import ImageConversionWarning as ImageConversionWarning
 from .core.versions import VersionWarning as VersionWarning
 from .encoding.backends import TransformersBackend as TransformersBackend
 from .encoding.embedding_cache import DamagedCacheWarning as DamagedCacheWarning, EmbeddingCache as EmbeddingCache
-from .encoding.encoder import ZImageTextEncoder as ZImageTextEncoder
+from .encoding.encoder import TextEncoder as TextEncoder
 from .encoding.finite import NonFiniteError as NonFiniteError
 from .encoding.output import (
     EncodingOutput as EncodingOutput,
@@ -16,6 +16,7 @@ from .encoding.output import (
 from .encoding.protocols import (
     BackendConfig as BackendConfig,
     CachingBackend as CachingBackend,
+    FamilyBackend as FamilyBackend,
     FingerprintedBackend as FingerprintedBackend,
     FreeableBackend as FreeableBackend,
     IncrementalBackend as IncrementalBackend,
@@ -33,12 +34,16 @@ from .encoding.weight_files import (
     IncompleteModelError as IncompleteModelError,
     IncompleteWeightsError as IncompleteWeightsError,
 )
+from .encoding.z_image_encoder import ZImageTextEncoder as ZImageTextEncoder
+from .families.family import Family as Family, PipelineSpec as PipelineSpec, TextSpec as TextSpec
+from .families.registry import register_family as register_family
 from .generation.memory import MemoryPlan as MemoryPlan, MemoryWarning as MemoryWarning, memory_plans as memory_plans
-from .generation.pipeline import ZImagePipeline as ZImagePipeline
+from .generation.pipeline import ImagePipeline as ImagePipeline
 from .generation.preview import LatentPreview as LatentPreview
 from .generation.recipe import Recipe as Recipe, RecipeWarning as RecipeWarning
 from .generation.result import Generation as Generation, GenerationInterrupted as GenerationInterrupted
 from .generation.schedule import flow_match_sigmas as flow_match_sigmas
+from .generation.z_image_pipeline import ZImagePipeline as ZImagePipeline
 from .prompts.conversation import Conversation as Conversation, Message as Message, Role as Role
 from .prompts.foreign_syntax import PromptSyntaxWarning as PromptSyntaxWarning
 from .prompts.formatter import (

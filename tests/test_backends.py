@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
 
 from llm_dit import (
     EncodingOutput,
+    FamilyBackend,
     FreeableBackend,
     IncrementalBackend,
     TextEncoderBackend,
@@ -45,6 +46,7 @@ LOCAL = {
     CachingBackend,
     TokenizingBackend,
     LocalBackend,
+    FamilyBackend,
 }
 
 
@@ -98,7 +100,10 @@ def case(request, tmp_path_factory):
     else:
         if not find_spec("ray"):
             pytest.skip("Ray is not installed")
-        yield Case(RayBackend.from_pretrained("tiny", device="cpu"), abilities=frozenset({FingerprintedBackend}))
+        yield Case(
+            RayBackend.from_pretrained("tiny", device="cpu"),
+            abilities=frozenset({FingerprintedBackend, LayeredBackend}),
+        )
         import ray
 
         ray.shutdown()

@@ -28,26 +28,26 @@ pytestmark = pytest.mark.side_by_side
 #: What each command calls, as module, name and the parameters that its own arguments stand for.
 CALLS = {
     "generate": [
-        ("generation.pipeline", "ZImagePipeline.__call__"),
-        ("generation.pipeline", "ZImagePipeline.from_pretrained"),
-        ("encoding.encoder", "ZImageTextEncoder.format"),
+        ("generation.pipeline", "ImagePipeline.__call__"),
+        ("generation.pipeline", "ImagePipeline.from_pretrained"),
+        ("encoding.encoder", "TextEncoder.format"),
         ("encoding.protocols", "BackendConfig"),
     ],
     "reproduce": [
-        ("generation.pipeline", "ZImagePipeline.reproduce"),
-        ("generation.pipeline", "ZImagePipeline.from_pretrained"),
+        ("generation.pipeline", "ImagePipeline.reproduce"),
+        ("generation.pipeline", "ImagePipeline.from_pretrained"),
         ("encoding.protocols", "BackendConfig"),
     ],
     "encode": [
-        ("encoding.encoder", "ZImageTextEncoder.from_pretrained"),
-        ("encoding.encoder", "ZImageTextEncoder.encode"),
-        ("encoding.encoder", "ZImageTextEncoder.format"),
+        ("encoding.encoder", "TextEncoder.from_pretrained"),
+        ("encoding.encoder", "TextEncoder.encode"),
+        ("encoding.encoder", "TextEncoder.format"),
         ("encoding.protocols", "BackendConfig"),
     ],
     "sweep": [
         ("studies.sweep", "Sweep.run"),
         ("studies.scale", "RayExecutor"),
-        ("generation.pipeline", "ZImagePipeline.from_pretrained"),
+        ("generation.pipeline", "ImagePipeline.from_pretrained"),
         ("encoding.protocols", "BackendConfig"),
     ],
     "info": [("generation.memory", "memory_plans")],
@@ -381,7 +381,7 @@ def test_playground_serves_a_notebook_in_any_folder(tmp_path):
     """The notebook is there, and the folder where the command was typed is as it was; afterwards nothing is left."""
     with playground(tmp_path, "--model", "tiny", "--device", "cpu") as (ask, process):
         cells = ask("api/contents/playground.ipynb")["content"]["cells"]
-        assert "ZImagePipeline.from_pretrained(model='tiny', device='cpu')" in cells[1]["source"]
+        assert "ImagePipeline.from_pretrained(model='tiny', device='cpu')" in cells[1]["source"]
         assert str(tmp_path / "here") in cells[1]["source"] and not list((tmp_path / "here").iterdir())
         assert len(list((tmp_path / "temporary").glob("llm_dit_playground_*"))) == 1
     assert process.returncode == 0 and not list((tmp_path / "temporary").glob("llm_dit_playground_*"))

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from llm_dit import EncodingOutput, Generation, Recipe, RecipeWarning, Sweep, ZImagePipeline, ZImageTextEncoder
 from llm_dit.encoding.fingerprints import PartFingerprint
-from llm_dit.encoding.model_files import MODEL_NAMES, resolve_model
+from llm_dit.encoding.model_files import resolve_model
 from llm_dit.studies.plan import error_sentence
 
 pytestmark = pytest.mark.side_by_side
@@ -63,7 +63,7 @@ def test_one_checkpoint_has_one_fingerprint(pipe, options):
 
 
 def test_another_vae(pipe, made):
-    vae = AutoencoderKL.from_pretrained(MODEL_NAMES["tiny"], subfolder="vae")
+    vae = AutoencoderKL.from_pretrained(resolve_model("tiny"), subfolder="vae")
     other = ZImagePipeline.from_pretrained("tiny", device="cpu", vae=vae)
     assert other.weights == pipe.weights and not differs(other, made.recipe)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_a_number_of_the_configuration(made):
 
 
 def test_a_fine_tune_under_the_same_name(made, tmp_path):
-    folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "tiny")
+    folder = shutil.copytree(resolve_model("tiny"), tmp_path / "tiny")
     assert not differs(ZImagePipeline.from_pretrained(folder, device="cpu"), made.recipe)
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     with torch.no_grad():
@@ -362,7 +362,7 @@ def test_latents_that_are_none(pipe, made, latents):
 def test_no_path_in_saved_embeddings_and_sweeps(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "ann"))
     folder = shutil.copytree(
-        MODEL_NAMES["tiny"], tmp_path / "ann" / "models" / "z", ignore=shutil.ignore_patterns("training")
+        resolve_model("tiny"), tmp_path / "ann" / "models" / "z", ignore=shutil.ignore_patterns("training")
     )
     pipe, out = ZImagePipeline.from_pretrained(folder, device="cpu"), tmp_path / "out"
     Sweep(prompt=["a red circle"], height=64, width=64).run(pipe, out, progress=False)
@@ -377,7 +377,7 @@ def test_no_path_in_saved_embeddings_and_sweeps(tmp_path, monkeypatch):
 
 
 def test_no_path(tmp_path):
-    folder = shutil.copytree(MODEL_NAMES["tiny"], tmp_path / "secret" / "mine")
+    folder = shutil.copytree(resolve_model("tiny"), tmp_path / "secret" / "mine")
     made = ZImagePipeline.from_pretrained(folder, device="cpu")(PROMPT, **QUICK)
     for ending in (".png", ".jpg", ".webp", ".tiff"):
         (file,) = made.save(tmp_path / f"x{ending}")

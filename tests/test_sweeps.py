@@ -23,8 +23,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 import llm_dit.core.files
-from llm_dit.encoding.encoder import ZImageTextEncoder
-from llm_dit.generation.pipeline import ZImagePipeline
+from llm_dit.encoding.z_image_encoder import ZImageTextEncoder
+from llm_dit.generation.z_image_pipeline import ZImagePipeline
 from llm_dit.prompts.conversation import Conversation
 from llm_dit.studies.store import Store, StoreFullError
 from llm_dit.studies.sweep import Sweep, SweepInterrupted

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llm_dit import BackendConfig, TransformersBackend, ZImagePipeline, ZImageTextEncoder, memory_plans
-from llm_dit.encoding.model_files import MODEL_NAMES, hub_folder, resolve_model
+from llm_dit.encoding.model_files import hub_folder, resolve_model
 from llm_dit.encoding.stored_weights import multiply_scale
-from llm_dit.generation.model_parts import DEFAULTS_BY_SHIFT, generation_defaults, load_part
+from llm_dit.families.registry import USUAL, short_names
+from llm_dit.generation.model_parts import generation_defaults, load_part
 
 pytestmark = pytest.mark.side_by_side
 
@@ -281,7 +282,7 @@ def test_a_scheduler_that_counts_other_steps(model):
 def test_the_shift_of_other_schedulers_names_the_model(kind):
     """They call it `flow_shift`."""
     scheduler = getattr(diffusers, kind)(use_flow_sigmas=True, flow_shift=6.0, prediction_type="flow_prediction")
-    assert generation_defaults(scheduler) == DEFAULTS_BY_SHIFT[6.0]
+    assert generation_defaults(scheduler, USUAL.drawing()) == USUAL.drawing().defaults[6.0]
 
 
 # Scaled float8
@@ -740,7 +741,7 @@ def test_a_path_that_is_there_never_goes_to_the_hub(tmp_path, monkeypatch, name)
         assert memory_plans(name)
     assert backend.embedding_dim == 128
     said = [str(w.message) for w in caught if name in str(w.message)]
-    assert bool(said) == (name in MODEL_NAMES), "a short name that is a folder, too, is reported"
+    assert bool(said) == (name in short_names()), "a short name that is a folder, too, is reported"
 
 
 def test_a_path_object_is_a_path(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ NOTEBOOKS = (
     "encoding/06_prefix_cache",
     "encoding/10_weight_files",
     "encoding/21_backends",
-    "encoding/22_encoder",
+    "encoding/23_encoder",
     "generation/02_recipe",
     "generation/04_memory",
     "generation/25_pipeline",

@@ -17,17 +17,19 @@ from typing import Any, cast
 import diffusers
 import pandas as pd
 import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
+import transformers
+from transformers import AutoTokenizer
 
 from ..encoding.backends import TransformersBackend
 from ..encoding.loading import first_layers
 from ..encoding.model_files import resolve_model
 from ..encoding.packed_weights import can_pack, pack_linears
 from ..encoding.protocols import BackendConfig
+from ..families.registry import USUAL
 
 # %% ../../nbs/cli/12_benchmark.ipynb #3d5f0969
-#: Qwen/Qwen3-0.6B and Qwen/Qwen3-4B, config.json; `tiny` is for tests of this benchmark.
-SHAPES: dict[str, dict[str, Any]] = {
+#: Published sizes of the family's language model; `tiny` is for tests of this benchmark.
+SHAPES: dict[str, Mapping[str, Any]] = {
     "tiny": dict(
         vocab_size=8192,
         hidden_size=64,
@@ -37,25 +39,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         num_key_value_heads=2,
         head_dim=16,
     ),
-    "0.6b": dict(
-        vocab_size=151936,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-    ),
-    "4b": dict(
-        vocab_size=151936,
-        hidden_size=2560,
-        intermediate_size=9728,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-    ),
-}
+} | dict(USUAL.shapes)
 
 # %% ../../nbs/cli/12_benchmark.ipynb #59a86c95
 def with_random_weights(
@@ -76,28 +60,31 @@ def random_decoder(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     seed: int = 0,
-) -> Qwen3Model:  # with weights as a fresh Qwen3 has them
-    "Return a Qwen3 of a real shape with random weights."
+) -> Any:  # a model of transformers, with weights as a fresh one has them
+    "Return the family's language model in a real shape with random weights."
     if size not in SHAPES:
         raise ValueError(f"There is no size {size!r}; expected one of {', '.join(SHAPES)}.")
     with torch.device("meta"):
-        model = Qwen3Model(Qwen3Config(**SHAPES[size]))
+        name = USUAL.text.language_model
+        config = getattr(transformers, f"{name}Config")(**SHAPES[size])
+        model = getattr(transformers, f"{name}Model")(config)
     model = with_random_weights(model, dtype, device, seed)
     model.rotary_emb = type(model.rotary_emb)(config=model.config).to(device)
     return model
 
 # %% ../../nbs/cli/12_benchmark.ipynb #05635c28
 def both(
-    model: Qwen3Model,  # a whole decoder
+    model: Any,  # a whole decoder of transformers
     tokenizer: Any = None,  # of transformers; the embedded checkpoint's if not given
     config: BackendConfig | None = None,  # without a cache, if not given: what is measured must not be kept
-) -> tuple[diffusers.ZImagePipeline, TransformersBackend]:  # the peer, and our backend over the same weights
+) -> tuple[Any, TransformersBackend]:  # the peer, and our backend over the same weights
     "Return diffusers' pipeline, and our backend over the same weights, packed where they can be."
     tokenizer = tokenizer or AutoTokenizer.from_pretrained(resolve_model("tiny"), subfolder="tokenizer")
     config = config or BackendConfig(cache_bytes=0)
     layers = model.config.num_hidden_layers
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    pipe = cast(Any, diffusers.ZImagePipeline)(scheduler, None, model, tokenizer, None)
+    kind, parts = getattr(diffusers, USUAL.pipelines[0]), {"vae": None, "transformer": None}
+    pipe = kind(scheduler=scheduler, text_encoder=model, tokenizer=tokenizer, **parts)
     ours = first_layers(model, layers - 1)
     if config.pack_weights and can_pack(model.device, model.dtype):
         ours = pack_linears(copy.deepcopy(ours))
@@ -106,10 +93,10 @@ def both(
 
 @torch.inference_mode()
 def diffusers_encode(
-    pipe: diffusers.ZImagePipeline,  # as `both` returns it
+    pipe: Any,  # diffusers' pipeline, as `both` returns it
     prompts: list[str],  # of a user, without template
 ) -> list[torch.Tensor]:  # `(tokens, dim)` each
-    "Return what diffusers makes of prompts: each padded to 512 tokens."
+    "Return what diffusers makes of prompts: each padded to as many tokens as it reads."
     device = pipe.text_encoder.device
     encoded = pipe.encode_prompt(list(prompts), device=device, do_classifier_free_guidance=False)[0]
     return cast(list[torch.Tensor], encoded)

@@ -23,11 +23,11 @@ def tiny_eval(
 ) -> None:
     "Measure how well pictures obey their captions; exit code 1 if a gate is missed."
     from llm_dit.encoding.model_files import resolve_model
-    from llm_dit.generation.pipeline import ZImagePipeline
+    from llm_dit.generation.pipeline import ImagePipeline
     from llm_dit.tiny.evaluation import missed_gates, report
     from llm_dit.tiny.model_card import write_card
 
-    table = report(ZImagePipeline.from_pretrained(model, device=device), n, seed)
+    table = report(ImagePipeline.from_pretrained(model, device=device), n, seed)
     typer.echo(table.to_string(index=False))
     if card:
         typer.echo(f"model card: {write_card(resolve_model(model), table)}")

@@ -29,9 +29,9 @@ def encode(
     "Encode prompts and describe the result."
     check_encoding_outputs(save, heatmap)
     check_text(given)
-    from llm_dit.encoding.encoder import ZImageTextEncoder
+    from llm_dit.encoding.encoder import TextEncoder
 
-    encoder = load(ZImageTextEncoder, given, API["encoder"])
+    encoder = load(TextEncoder, given, API["encoder"])
     options = {name: value for name, value in given.items() if name in {**API["text"], **API["encode"]}}
     encoding = encoder.encode(list(prompt), **options)
     typer.echo(repr(encoding))

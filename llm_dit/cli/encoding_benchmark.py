@@ -11,11 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import diffusers
 import pandas as pd
 import torch
-from transformers import AutoModel, AutoTokenizer, Qwen3Model
+import transformers
+from transformers import AutoModel, AutoTokenizer
 from transformers.cache_utils import DynamicCache
 
 from .benchmark import Words, both, compare_times, diffusers_encode, in_turns, random_decoder
@@ -23,10 +24,11 @@ from ..encoding.backends import TransformersBackend
 from ..encoding.loading import first_layers
 from ..encoding.model_files import component_subfolders, resolve_model
 from ..encoding.prefix_cache import cache_arguments
+from ..families.registry import USUAL
 
 # %% ../../nbs/cli/13_encoding_benchmark.ipynb #e057cfe8
 def short_prompt(
-    pipe: diffusers.ZImagePipeline,  # the peer
+    pipe: Any,  # the peer: diffusers' pipeline
     backend: TransformersBackend,  # ours, over the same weights
     repeats: int = 5,  # rounds
 ) -> list[dict]:  # lines of the table
@@ -58,7 +60,7 @@ def short_prompt(
 
 # %% ../../nbs/cli/13_encoding_benchmark.ipynb #85f7d9fc
 def grid(
-    pipe: diffusers.ZImagePipeline,  # the peer
+    pipe: Any,  # the peer: diffusers' pipeline
     backend: TransformersBackend,  # ours, over the same weights
     repeats: int = 5,  # rounds
     templates: int = 16,  # each with all prompts
@@ -72,7 +74,7 @@ def grid(
     rests = [words.rest(30) for _ in range(prompts)]
     texts = [beginning + rest for beginning in (words.beginning(100) for _ in range(templates)) for rest in rests]
     apart = backend.replace(share_prefixes=False)
-    # 512 prompts at four seconds each would take half an hour a round; what counts is the peer's time per prompt
+    # all of them would take the peer half an hour a round; what counts is its time per prompt
     few = {f"diffusers, {n} at once": n for n in peer_batches}
     calls = {
         "ours": lambda: backend.encode(texts),
@@ -144,7 +146,7 @@ def all_layers(
 
 
 def mixed_lengths(
-    pipe: diffusers.ZImagePipeline,  # the peer
+    pipe: Any,  # the peer: diffusers' pipeline
     backend: TransformersBackend,  # ours, over the same weights
     repeats: int = 5,  # rounds
     prompts: int = 8,  # in one call
@@ -175,9 +177,10 @@ _LOADERS = {
 
 _MEASURE = """
 import re, sys, torch
-import transformers.models.qwen3.modeling_qwen3
+import transformers
 from transformers import AutoModel, AutoTokenizer
 from llm_dit.encoding.backends import TransformersBackend
+getattr(transformers, {model!r})
 path, dtype, text = sys.argv[1], getattr(torch, sys.argv[2]), "a red circle on a blue background"
 torch.set_grad_enabled(False)
 def peak(): # kB, of this process alone; getrusage counts the parent's too
@@ -189,7 +192,7 @@ print(max(1, peak() - before))
 
 # %% ../../nbs/cli/13_encoding_benchmark.ipynb #8e5c47b3
 def load_memory(
-    model: Qwen3Model,  # a whole decoder
+    model: Any,  # a whole decoder of transformers
 ) -> list[dict]:  # lines of the table
     "Measure the peak memory of the text encoder, loaded and run once, against diffusers'."
     with TemporaryDirectory() as folder:
@@ -209,12 +212,10 @@ def load_memory(
     ]
 
 
-def _write_encoder(model: Qwen3Model, folder: Path) -> None:
+def _write_encoder(model: Any, folder: Path) -> None:
     "Write a decoder and a tokenizer in diffusers' layout."
-    from transformers import Qwen3ForCausalLM
-
     with torch.device("meta"):
-        whole = Qwen3ForCausalLM(model.config)
+        whole = getattr(transformers, f"{USUAL.text.language_model}ForCausalLM")(model.config)
     whole.model = model
     whole.lm_head.weight = model.embed_tokens.weight
     whole.save_pretrained(folder / "text_encoder")
@@ -224,7 +225,13 @@ def _write_encoder(model: Qwen3Model, folder: Path) -> None:
 
 def _peak(load: str, folder: str, dtype: str) -> float:
     "MB that a process takes to load and run the encoder of a folder."
-    command = [sys.executable, "-c", _MEASURE.format(load=load), folder, dtype]
+    command = [
+        sys.executable,
+        "-c",
+        _MEASURE.format(load=load, model=f"{USUAL.text.language_model}Model"),
+        folder,
+        dtype,
+    ]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 2**10
 
 # %% ../../nbs/cli/13_encoding_benchmark.ipynb #b00b9121

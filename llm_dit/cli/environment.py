@@ -90,13 +90,13 @@ def _check_formatter(state: dict[str, Any]) -> str:
 
     if format_prompt("a cat").text != "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n":
         raise ValueError("unexpected chat string")
-    return "Qwen3 chat string"
+    return "chat string"
 
 # %% ../../nbs/cli/10_environment.ipynb #08a9bcf3
 def _check_encoding(state: dict[str, Any]) -> str:
-    from llm_dit.generation.pipeline import ZImagePipeline
+    from llm_dit.generation.pipeline import ImagePipeline
 
-    state["pipe"] = ZImagePipeline.from_pretrained(state["model"], device=state["device"])
+    state["pipe"] = ImagePipeline.from_pretrained(state["model"], device=state["device"])
     x = state["pipe"].encoder.encode("a red circle on a blue background").embedding
     if not x.isfinite().all():
         raise ValueError("the embedding is not finite")

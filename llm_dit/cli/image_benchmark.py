@@ -9,7 +9,7 @@ __all__ = ['random_model', 'same_picture', 'bench_generate']
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import cast
 
 import diffusers
 import pandas as pd
@@ -18,19 +18,19 @@ from transformers import AutoTokenizer
 
 from .benchmark import compare_times, in_turns, with_random_weights
 from ..encoding.model_files import resolve_model
+from ..families.registry import USUAL
 from ..generation.memory import MEMORY, MemoryPlan, empty_part, model_configs
 from ..generation.noise import draw_latents
-from ..generation.pipeline import ZImagePipeline
+from ..generation.pipeline import ImagePipeline
 from ..generation.schedule import linear_sigmas
 
 # %% ../../nbs/cli/14_image_benchmark.ipynb #1d78b107
 _LIBRARIES = dict(text_encoder="transformers", tokenizer="transformers")  # diffusers has the others
 _CLASSES = dict(
     scheduler="FlowMatchEulerDiscreteScheduler",
-    text_encoder="Qwen3Model",
-    tokenizer="Qwen2Tokenizer",
-    transformer="ZImageTransformer2DModel",
-    vae="AutoencoderKL",
+    text_encoder=f"{USUAL.text.language_model}Model",
+    transformer=USUAL.drawing().transformer,
+    vae=USUAL.drawing().vae,
 )
 
 
@@ -41,17 +41,19 @@ def random_model(
 ) -> Path:  # the folder
     "Write random weights in the shapes of a model, with the tokenizer of the embedded checkpoint."
     folder = Path(folder)
-    AutoTokenizer.from_pretrained(resolve_model("tiny"), subfolder="tokenizer").save_pretrained(folder / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("tiny"), subfolder="tokenizer")
+    tokenizer.save_pretrained(folder / "tokenizer")
     diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
     for part, config in model_configs(model).items():
         with_random_weights(empty_part(part, config, hidden_layer=-1), dtype).save_pretrained(folder / part)
-    parts = {part: [_LIBRARIES.get(part, "diffusers"), name] for part, name in _CLASSES.items()}
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "ZImagePipeline", **parts}))
+    classes = _CLASSES | {"tokenizer": type(tokenizer).__name__}
+    parts = {part: [_LIBRARIES.get(part, "diffusers"), name] for part, name in classes.items()}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": USUAL.pipelines[0], **parts}))
     return folder
 
 # %% ../../nbs/cli/14_image_benchmark.ipynb #17cc3722
 def same_picture(
-    pipe: ZImagePipeline,  # loaded
+    pipe: ImagePipeline,  # loaded
     side: int,  # pixels
     steps: int = 8,  # of the schedule
     repeats: int = 5,  # rounds
@@ -84,7 +86,8 @@ def _diffusers_pipeline(pipe):
     "diffusers' own pipeline over the parts of ours, without a text encoder."
     parts = pipe.pipe
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_config(parts.scheduler.config)
-    theirs = cast(Any, diffusers.ZImagePipeline)(scheduler, parts.vae, None, None, parts.transformer)
+    kept = {"vae": parts.vae, "text_encoder": None, "tokenizer": None, "transformer": parts.transformer}
+    theirs = type(parts)(scheduler=scheduler, **kept)
     theirs.set_progress_bar_config(disable=True)
     return theirs
 
@@ -102,7 +105,7 @@ def bench_generate(
     with TemporaryDirectory() as folder:
         path, rows = random_model(model, folder) if random_weights else model, []
         for name in memory:
-            pipe = ZImagePipeline.from_pretrained(path, device=device, dtype=dtype, memory=name)
+            pipe = ImagePipeline.from_pretrained(path, device=device, dtype=dtype, memory=name)
             rows.append(same_picture(pipe, side or pipe.default_size, repeats=repeats))
     table = pd.DataFrame(rows)
     last = pipe  # pyright: ignore[reportPossiblyUnboundVariable] - there is at least one plan

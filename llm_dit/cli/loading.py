@@ -12,6 +12,7 @@ from typing import Any
 from .options import Parameter
 from .parameters import API
 from ..core.errors import first_line
+from ..families.registry import USUAL
 
 # %% ../../nbs/cli/04_loading.ipynb #fd575161
 def load(
@@ -29,18 +30,18 @@ def load(
         reason = first_line(e, 200)
         raise ValueError(
             f"{given.get('model', 'tiny')} cannot be loaded ({type(e).__name__}: {reason}); "
-            "expected a Z-Image model in diffusers' layout."
+            f"expected a model of {USUAL.name} in diffusers' layout."
         ) from e
 
 
 def load_pipeline(
     loras: list[tuple[str, float]],  # source and weight of each
     given: dict[str, Any],  # options that were typed
-) -> Any:  # a `ZImagePipeline`
+) -> Any:  # an `ImagePipeline`
     "Load a pipeline with LoRAs."
-    from llm_dit.generation.pipeline import ZImagePipeline
+    from llm_dit.generation.pipeline import ImagePipeline
 
-    pipe = load(ZImagePipeline, given, API["loading"])
+    pipe = load(ImagePipeline, given, API["loading"])
     for source, weight in loras:
         pipe.load_lora(source, weight)
     return pipe

@@ -47,7 +47,7 @@ def _alternatives(annotation: ast.expr | None) -> list[str]:
 # %% ../../nbs/cli/00_options.ipynb #aee3d1c1
 def read_parameters(
     module: str,  # below `llm_dit`, such as "encoding.protocols"
-    name: str,  # of a dataclass, a function or a method, such as "ZImagePipeline.__call__"
+    name: str,  # of a dataclass, a function or a method, such as "ImagePipeline.__call__"
 ) -> dict[str, Parameter]:  # by name, in their order
     "Read parameters or fields from source, without importing it; `LookupError` if there is nothing of that name."
     source = files("llm_dit").joinpath(f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")

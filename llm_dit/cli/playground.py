@@ -63,8 +63,8 @@ def _playground_notebook(given: dict) -> str:
             f"`templates` in `{Path.cwd()}`. This notebook itself is temporary: download it to keep it."
         ),
         nbformat.v4.new_code_cell(
-            f"import os\n\nfrom llm_dit import Playground, ZImagePipeline\n\nos.chdir({str(Path.cwd())!r})\n"
-            f"playground = Playground(ZImagePipeline.from_pretrained({loading}))\nplayground"
+            f"import os\n\nfrom llm_dit import Playground, ImagePipeline\n\nos.chdir({str(Path.cwd())!r})\n"
+            f"playground = Playground(ImagePipeline.from_pretrained({loading}))\nplayground"
         ),
     ]
     kernel = dict(name="python3", display_name="Python 3", language="python")

@@ -45,11 +45,14 @@ def sweep(
 
 def _run(asked: Any, kept: Any, given: dict) -> Any:
     "Load what a sweep needs, and compute it."
-    from llm_dit.encoding.encoder import ZImageTextEncoder
+    from llm_dit.encoding.encoder import TextEncoder
+    from llm_dit.encoding.model_files import find_family
+    from llm_dit.families.registry import USUAL
     from llm_dit.studies.scale import RayExecutor
 
-    layers = [-2 if cell.get("hidden_layer") is None else cell["hidden_layer"] for cell in asked.cells()]
-    given = {"hidden_layer": max(layers) if max(layers) < 0 else -1} | given
+    own = max((find_family(given.get("model", "tiny")) or USUAL).text.layers)
+    highest = max(own if cell.get("hidden_layer") is None else cell["hidden_layer"] for cell in asked.cells())
+    given = {"hidden_layer": highest if highest < 0 else -1} | given
     options = {name: value for name, value in given.items() if name in API["run"]}
     if options.get("executor") == "ray":
         options["executor"] = RayExecutor(**{name: value for name, value in given.items() if name in API["ray"]})
@@ -57,7 +60,7 @@ def _run(asked: Any, kept: Any, given: dict) -> Any:
         source = load_pipeline([], given)
     else:
         named = given.get("text_encoder") or given.get("model", "tiny")
-        source = load(ZImageTextEncoder, given | dict(model=named), API["encoder"])
+        source = load(TextEncoder, given | dict(model=named), API["encoder"])
     try:
         return asked.run(source, kept, **options)
     except RuntimeError as e:  # what workers elsewhere report

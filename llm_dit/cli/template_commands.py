@@ -54,7 +54,7 @@ def lint_templates(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    "Check templates: schema, length in Qwen3 tokens, doubled texts, open words; exit code 1 if there is an error."
+    "Check templates: schema, length in tokens, doubled texts, open words; exit code 1 if there is an error."
     from llm_dit.prompts.template_lint import lint
 
     report = lint(*folder or ())

@@ -30,6 +30,8 @@ from .protocols import BackendConfig, BackendOptions, wanted_states
 from .running import DecoderRunner, collect_memory
 from .tokenizing import PromptTokenizer, tokenize_prompt
 from .tokens import token_spans
+from ..families.family import Family
+from ..families.registry import USUAL
 from ..prompts.formatter import FormattedPrompt
 
 # %% ../../nbs/encoding/21_backends.ipynb #28a17efc
@@ -93,12 +95,13 @@ class TransformersBackend:
 
     def __init__(
         self,
-        model: torch.nn.Module,  # a decoder such as `Qwen3Model`, with only the layers that are needed
+        model: torch.nn.Module,  # a decoder of transformers, with only the layers that are needed
         tokenizer: Any,  # its fast tokenizer
         num_layers: int,  # layers of the whole model
         config: BackendConfig = BackendConfig(),  # options
         model_id: str = "",  # where the weights came from
     ):
+        config = config.for_text(USUAL.text)
         self.model: Any = model.eval()
         self.config, self.model_id, self.num_layers = config, model_id, num_layers
         self.device = cast(torch.device, model.device)
@@ -109,6 +112,7 @@ class TransformersBackend:
         self._runner = DecoderRunner(self.device, config, kinds == {"full_attention"}, model_id)
         self._views: dict[int, Any] = {}  # decoders by their number of layers
         self._changes, self._fingerprint, self._fresh = None, "", 0
+        self.family: Family = USUAL  # which the model belongs to, as far as is known
         self._load: Callable[[], Any] | None = None  # how the model is loaded again; a caller's own is not
 
     @classmethod
@@ -121,8 +125,9 @@ class TransformersBackend:
         "Load tokenizer and text encoder, and of the latter only the layers up to `hidden_layer`."
         config = without_idle_revision((config or BackendConfig()).with_options(**options), model)
         loaded = load_encoder(model, config)
-        backend = cls(loaded.model, loaded.tokenizer, loaded.num_layers, config, model_id=str(model))
+        backend = cls(loaded.model, loaded.tokenizer, loaded.num_layers, loaded.config, model_id=str(model))
         backend._load, backend._fresh = loaded.load, count_changes(backend.model)
+        backend.family = loaded.family
         return backend
 
     @property
@@ -138,7 +143,7 @@ class TransformersBackend:
     @property
     def max_length(self) -> int:
         "The tokens that a prompt may have; what happens to others is `config.on_overflow`."
-        return self.config.max_length
+        return cast(int, self.config.max_length)
 
     @property
     def loaded_layers(self) -> int:
@@ -156,9 +161,10 @@ class TransformersBackend:
                 f"from_pretrained, or change one of {sorted(_LATE)}."
             )
         self._wake()
-        config = replace(self.config, **options)
+        config = replace(self.config, **options).for_text(self.family.text)
         other = TransformersBackend(self.model, self.tokenizer, self.num_layers, config, self.model_id)
         other._load, other._fresh, other._runner.turns = self._load, self._fresh, self._runner.turns
+        other.family = self.family
         return other
 
     def __repr__(self) -> str:
@@ -173,7 +179,7 @@ class TransformersBackend:
         self,
         texts: Sequence[str | FormattedPrompt],  # exact chat strings
         *,
-        hidden_layer: int = -2,  # which hidden state, as transformers counts them
+        hidden_layer: int | None = None,  # as transformers counts hidden states; None: the highest it was loaded for
         layers: Sequence[int] | str | None = None,  # more of them from the same pass, or "all" that were loaded
     ) -> EncodingOutput:  # one `(tokens, dim)` tensor per text, in the order given
         """Return hidden states of each text: only real tokens, no layer above the highest one asked for.
@@ -186,7 +192,7 @@ class TransformersBackend:
         self,
         texts: Sequence[str | FormattedPrompt],  # exact chat strings
         *,
-        hidden_layer: int = -2,  # which hidden state
+        hidden_layer: int | None = None,  # which hidden state
         layers: Sequence[int] | str | None = None,  # more of them
     ) -> EncodingOutput:  # equal to `encode` up to rounding
         "Encode like `encode`, but reuse keys and values of the longest beginning that was read before."
@@ -275,7 +281,7 @@ class TransformersBackend:
     def _encode(self, texts, hidden_layer, layers, incremental):
         "Encode texts: tokens, pieces, hidden states of each distinct piece, and what they are together."
         _check_texts(texts)
-        hidden_layer = as_int(hidden_layer, "hidden_layer")
+        hidden_layer = as_int(self.config.hidden_layer if hidden_layer is None else hidden_layer, "hidden_layer")
         wanted = wanted_states(hidden_layer, layers, self.loaded_layers, self.num_layers)
         limit, how = self.max_length, self.config.on_overflow
         self._runner.config = self.config

@@ -62,7 +62,7 @@ def _read_config(path, folder, hub):
         reason = one_line(e)
         raise ValueError(
             f"The configuration of the text encoder of {path} cannot be used ({type(e).__name__}: {reason}); "
-            "expected a decoder-only language model that transformers knows, such as Qwen3."
+            "expected a decoder-only language model that transformers knows."
         ) from None
 
 
@@ -77,7 +77,7 @@ def _check_decoder(path, model_config):
     if missing:
         raise ValueError(
             f"{path} holds a {model_config.model_type} text encoder whose configuration has no {missing[0]}; "
-            "expected a decoder-only language model, such as Qwen3."
+            "expected a decoder-only language model."
         )
 
 # %% ../../nbs/encoding/18_components.ipynb #4d234433

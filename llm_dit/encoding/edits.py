@@ -163,11 +163,11 @@ def blend_layers(
     "Return the weighted sum of layers of the same pass."
     if not isinstance(weights, Mapping):
         raise TypeError(
-            f"weights is {show_value(weights)}: expected a dictionary layer → weight, as in blend_layers({{-2: 0.7, "
+            f"weights is {show_value(weights)}: expected a dictionary layer → weight, as in blend_layers({{-3: 0.7, "
             f"-5: 0.3}})."
         )
     if not weights:
-        raise ValueError("weights={}: expected at least one layer, as in blend_layers({-2: 0.7, -5: 0.3}).")
+        raise ValueError("weights={}: expected at least one layer, as in blend_layers({-3: 0.7, -5: 0.3}).")
 
     def part(x, y):
         return (

@@ -26,7 +26,7 @@ from transformers.utils import logging
 from .components import find_encoder
 from .devices import best_device, best_dtype, quantization_options
 from .finite import refuse_non_finite
-from .model_files import resolve_model
+from .model_files import find_family, resolve_model
 from .packed_weights import can_pack, pack_linears
 from .protocols import BackendConfig, layers_needed
 from llm_dit.encoding.stored_weights import (
@@ -38,6 +38,8 @@ from llm_dit.encoding.stored_weights import (
     read_weights,
 )
 from .weight_files import IncompleteWeightsError, check_loaded, weight_files
+from ..families.family import Family
+from ..families.registry import USUAL
 
 # %% ../../nbs/encoding/19_loading.ipynb #75e14382
 def first_layers(
@@ -109,8 +111,7 @@ def _load_layers(path, config, count, **options):
     check_unread(where, report["unexpected_keys"], "text_encoder", left_out)
     if not hasattr(model, "layers") or not hasattr(model, "norm"):
         raise ValueError(
-            f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm, such "
-            "as Qwen3."
+            f"{path} holds a {type(model).__name__}; expected a decoder-only model with layers and a final norm."
         )
     return first_layers(model, count, keep_norm=not left_out)
 
@@ -153,7 +154,8 @@ def load_decoder(
     **where: Any,  # `subfolder`, `gguf_file` and Hub options, as `find_encoder` returns them
 ) -> torch.nn.Module:  # checked for NaN
     "Load as much of a decoder as will be asked for, onto the device, in the form in which it runs."
-    count = layers_needed(config.hidden_layer, model_config.num_hidden_layers)
+    config = config.for_text(USUAL.text)
+    count = layers_needed(cast(int, config.hidden_layer), model_config.num_hidden_layers)
     quantized = quantization_options(config.quantization, device, dtype)
     model = _load_layers(path, copy.deepcopy(model_config), count, dtype=dtype, **where, **quantized)
     if not config.quantization:
@@ -170,6 +172,8 @@ class LoadedEncoder(NamedTuple):
     model: torch.nn.Module  # a decoder with the layers that are needed
     tokenizer: Any  # a fast tokenizer of transformers
     num_layers: int  # layers of the whole model
+    config: BackendConfig  # options, with the family's own where none were given
+    family: Family  # of the model; the usual one if it does not say
     load: Callable[[], torch.nn.Module]  # reads the model from its files again
 
 
@@ -178,6 +182,8 @@ def load_encoder(
     config: BackendConfig,  # options
 ) -> LoadedEncoder:
     "Load tokenizer and text encoder, and of the latter only the layers up to `hidden_layer`."
+    family = find_family(model, **config.hub_options()) or USUAL
+    config = config.for_text(family.text)
     device = best_device(config.device)
     dtype = best_dtype(config.dtype, device)
     with _refuse_own_code(model):
@@ -185,7 +191,7 @@ def load_encoder(
         load = partial(
             load_decoder, model_config=found.config, config=config, device=device, dtype=dtype, **found.where
         )
-        return LoadedEncoder(load(), found.tokenizer, found.config.num_hidden_layers, load)
+        return LoadedEncoder(load(), found.tokenizer, found.config.num_hidden_layers, config, family, load)
 
 
 @contextmanager

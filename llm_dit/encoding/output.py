@@ -72,9 +72,8 @@ def _as_device(device):
     try:
         return torch.device(device)
     except RuntimeError:
-        raise ValueError(
-            f"device={device!r}: torch knows no such device; expected for example 'cpu' or 'cuda:0'."
-        ) from None
+        expected = "expected for example 'cpu' or 'cuda:0'"
+        raise ValueError(f"device={device!r}: torch knows no such device; {expected}.") from None
 
 # %% ../../nbs/encoding/04_output.ipynb #9dfff9c2
 def _prompt_hash(encoding, i, x):
@@ -90,7 +89,9 @@ def _prompt_hashes(encoding, i):
 
 
 def _layer_number(encoding, layer):
-    "Return a layer counted from 0, if it is known how many there are."
+    "Return a layer counted from 0, if it is known how many there are; of several side by side a name such as 9+18."
+    if isinstance(layer, tuple):
+        return "+".join(str(_layer_number(encoding, one)) for one in layer)
     return layer if layer >= 0 or encoding.num_layers is None else layer + encoding.num_layers + 1
 
 # %% ../../nbs/encoding/04_output.ipynb #8d7c5fe2
@@ -103,13 +104,13 @@ class EncodingOutput:
     tokens: list[list[str]]  # the text of each token
     texts: list[str | FormattedPrompt]  # what was tokenized: with labels and policy, or a plain chat string
     spans: list[tuple[TokenSpan, ...]]  # runs of tokens with their labels; empty for plain strings
-    hidden_layer: int  # which hidden state this is, as transformers counts them: -2 is the last but one
+    hidden_layer: int | tuple[int, ...]  # which hidden state this is, as transformers counts; or several side by side
     truncated: list[bool]  # whether the prompt's tail was cut off
     model_id: str = ""  # where the encoder's weights came from
     num_layers: int | None = None  # layers of the whole model, to count from the end
     layers: dict[int, list[torch.Tensor]] = field(default_factory=dict)  # other hidden states, by number
     history: tuple[str, ...] = ()  # what was done to the embeddings that a fresh encode of the texts would not do
-    encoded: list[dict[int, str]] | None = None  # fingerprints of what the encoder made, per layer
+    encoded: list[dict[int | str, str]] | None = None  # fingerprints of what the encoder made, per layer
 
     def __post_init__(self):
         _check_floats(self.embeddings)
@@ -146,11 +147,10 @@ class EncodingOutput:
         if wanted == here:
             return self
         if wanted not in self.layers:
-            raise ValueError(
-                f"Layer {hidden_layer} was not kept, only {', '.join(map(str, sorted({here, *self.layers})))}; encode "
-                f'again with layers=[{hidden_layer}] or layers="all".'
-            )
-        layers = {**self.layers, here: self.embeddings}
+            kept = ", ".join(map(str, sorted(one for one in {here, *self.layers} if isinstance(one, int))))
+            again = f'encode again with layers=[{hidden_layer}] or layers="all"'
+            raise ValueError(f"Layer {hidden_layer} was not kept, only {kept}; {again}.")
+        layers = self.layers if isinstance(here, str) else {**self.layers, here: self.embeddings}
         return replace(self, embeddings=self.layers[wanted], hidden_layer=wanted, layers=layers)
 
     def fingerprint(self) -> str:
@@ -224,8 +224,7 @@ class EncodingOutput:
     ) -> "EncodingOutput":
         """Multiply all tokens, or some, by a factor.
 
-        Z-Image's transformer begins with an RMSNorm of each row, so that a positive factor does nothing there: to
-        weaken or strengthen a word, `blend` it with another encoding, or add a vector.
+        Where the transformer normalises each row a positive factor does nothing: `blend`, or add a vector.
         """
         return scale(self, factor, tokens)
 
@@ -408,14 +407,16 @@ def _from_file(path):
                 raise ValueError(f"{path} holds no encoding; expected a file written by EncodingOutput.save.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as e:
-        raise ValueError(
-            f"{path} is cut off or damaged ({e}); expected a file written by EncodingOutput.save."
-        ) from None
+        wanted = "expected a file written by EncodingOutput.save"
+        raise ValueError(f"{path} is cut off or damaged ({e}); {wanted}.") from None
     rest = json.loads(header)
     rest["spans"] = [tuple(TokenSpan(*span) for span in spans) for spans in rest["spans"]]
     rest["texts"] = [_text_from_json(text) for text in rest["texts"]]
     if rest.get("encoded"):
-        rest["encoded"] = [{int(layer): made for layer, made in each.items()} for each in rest["encoded"]]
+        keys = {layer: layer if "+" in layer else int(layer) for each in rest["encoded"] for layer in each}
+        rest["encoded"] = [{keys[layer]: made for layer, made in each.items()} for each in rest["encoded"]]
+    layer = rest["hidden_layer"]
+    rest["hidden_layer"] = tuple(layer) if isinstance(layer, list) else layer
     kept, rest["history"] = rest.pop("kept", []), tuple(rest.get("history", ()))
 
     numbers = range(len(rest["texts"]))

@@ -38,7 +38,7 @@ class _LentLayer(DynamicLayer):
 
     def update(self, key_states, value_states, *args, **kwargs) -> KeysAndValues:
         def joined(lent, new):
-            return torch.cat([lent.expand(len(new), -1, -1, -1), new], dim=-2)
+            return torch.cat([lent.expand(len(new), -1, -1, -1), new], dim=2)
 
         return joined(self.keys, key_states), joined(self.values, value_states)
 
@@ -85,7 +85,7 @@ class PrefixCache:
 
     def __init__(
         self,
-        max_bytes: int = 512 * 2**20,  # of all entries together
+        max_bytes: int = 2**29,  # of all entries together
     ):
         self.max_bytes, self.hits, self.asked, self.reused = max_bytes, 0, 0, 0
         self._entries: OrderedDict[tuple, ReadText] = OrderedDict()

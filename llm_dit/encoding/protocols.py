@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TextEncoderBackend', 'LayeredBackend', 'IncrementalBackend', 'FreeableBackend', 'FingerprintedBackend',
-           'CachingBackend', 'TokenizingBackend', 'LocalBackend', 'layers_needed', 'wanted_states', 'BackendOptions',
-           'BackendConfig']
+           'CachingBackend', 'TokenizingBackend', 'FamilyBackend', 'LocalBackend', 'layers_needed', 'wanted_states',
+           'BackendOptions', 'BackendConfig']
 
 # %% ../../nbs/encoding/15_protocols.ipynb #c1719a8f
 from ..core.versions import require
@@ -25,6 +25,7 @@ from .embedding_cache import EmbeddingCache
 from .long_prompts import SHORTEN
 from .output import EncodingOutput
 from .tokenizing import PromptTokenizer
+from ..families.family import Family, TextSpec
 from ..prompts.formatter import FormattedPrompt
 
 # %% ../../nbs/encoding/15_protocols.ipynb #3c465522
@@ -39,7 +40,7 @@ class TextEncoderBackend(Protocol):
     device: torch.device
     dtype: torch.dtype
 
-    def encode(self, texts: Sequence[str | FormattedPrompt], *, hidden_layer: int = -2) -> EncodingOutput:
+    def encode(self, texts: Sequence[str | FormattedPrompt], *, hidden_layer: int | None = None) -> EncodingOutput:
         "Return hidden states of each text, one `(tokens, dim)` tensor per prompt."
         ...
 
@@ -54,7 +55,7 @@ class LayeredBackend(TextEncoderBackend, Protocol):
         self,
         texts: Sequence[str | FormattedPrompt],
         *,
-        hidden_layer: int = -2,
+        hidden_layer: int | None = None,
         layers: Sequence[int] | str | None = None,
     ) -> EncodingOutput:
         'Return hidden states of each text, those of `layers` (or "all" that can be had) beside the main one.'
@@ -65,7 +66,9 @@ class LayeredBackend(TextEncoderBackend, Protocol):
 class IncrementalBackend(TextEncoderBackend, Protocol):
     "A backend that can go on from what it has read before; a caller asks for it by `isinstance`."
 
-    def encode_incremental(self, texts: Sequence[str | FormattedPrompt], *, hidden_layer: int = -2) -> EncodingOutput:
+    def encode_incremental(
+        self, texts: Sequence[str | FormattedPrompt], *, hidden_layer: int | None = None
+    ) -> EncodingOutput:
         "Return what `encode` returns, equal up to rounding."
         ...
 
@@ -103,6 +106,13 @@ class TokenizingBackend(TextEncoderBackend, Protocol):
 
 
 @runtime_checkable
+class FamilyBackend(TextEncoderBackend, Protocol):
+    "A backend that knows which family its model belongs to."
+
+    family: Family  # what is read of it, and how prompts are written
+
+
+@runtime_checkable
 class LocalBackend(TextEncoderBackend, Protocol):
     "A backend whose model is in this process, where it can be looked at, watched and patched."
 
@@ -118,7 +128,7 @@ def layers_needed(
     if not -num_layers - 1 <= hidden_layer <= num_layers:
         raise ValueError(
             f"hidden_layer={hidden_layer} does not exist: a model of {num_layers} layers has hidden states "
-            f"{-num_layers - 1} to {num_layers}; the usual one is -2."
+            f"{-num_layers - 1} to {num_layers}."
         )
     return hidden_layer % (num_layers + 1)
 
@@ -149,8 +159,8 @@ class BackendOptions(TypedDict, total=False):
 
     device: str | None
     dtype: torch.dtype | str | None
-    hidden_layer: int
-    max_length: int
+    hidden_layer: int | None
+    max_length: int | None
     on_overflow: str
     batch_tokens: int
     share_prefixes: bool
@@ -172,12 +182,12 @@ class BackendConfig:
 
     device: str | None = None  # "cuda", "mps", "cpu" …; None takes the best there is
     dtype: torch.dtype | str | None = None  # or its name; None: bfloat16 on CUDA, else float32
-    hidden_layer: int = -2  # the highest hidden state that will be asked for: no layer above it is loaded
-    max_length: int = 512  # tokens; 512 is the default of diffusers' Z-Image pipeline (`max_sequence_length`)
+    hidden_layer: int | None = None  # the highest hidden state that will be asked for; None: the family's
+    max_length: int | None = None  # tokens; None: the family's, as in diffusers' pipeline (`max_sequence_length`)
     on_overflow: str = "warn"  # "warn" cuts; "error", "window", "interpolate", "pool" (see `long_prompts`)
     batch_tokens: int = 4096  # at most so many tokens run together, padding included
     share_prefixes: bool = True  # run a beginning that several prompts of one call have in common only once
-    prefix_cache_bytes: int = 512 * 2**20  # for texts that `encode_incremental` keeps
+    prefix_cache_bytes: int = 2**29  # for texts that `encode_incremental` keeps
     cache_bytes: int = 256 * 2**20  # for embeddings that `encode` keeps in memory
     cache_folder: str | None = None  # keeps embeddings from one process to the next; None: only memory
     quantization: str | None = None  # "int8", "int4" (torchao), "bnb-int8" or "bnb-nf4"; None is none
@@ -195,8 +205,9 @@ class BackendConfig:
                 "'interpolate' or 'pool'."
             )
         for name in ("max_length", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1.")
 
     def hub_options(self) -> dict[str, Any]:
         "Return what `from_pretrained` of transformers takes for the Hub."
@@ -209,3 +220,12 @@ class BackendConfig:
         "Return a copy with other options; `TypeError` that names the nearest one if there is none of that name."
         check_known(options, [field.name for field in fields(self)], "BackendConfig")
         return replace(self, **options)
+
+    def for_text(
+        self,
+        text: TextSpec,  # of the family
+    ) -> "BackendConfig":
+        "Return a copy in which `hidden_layer` and `max_length` are the family's own if they were not given."
+        hidden_layer = max(text.layers) if self.hidden_layer is None else self.hidden_layer
+        max_length = text.max_length if self.max_length is None else self.max_length
+        return replace(self, hidden_layer=hidden_layer, max_length=max_length)

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from ..core.errors import caller_level
 from .weight_files import IncompleteWeightsError, safetensors_header, weight_files
+from ..families.registry import drawing_families
 
 # %% ../../nbs/encoding/12_stored_weights.ipynb #d6628e1f
 #: Sides of a block that has a scale, where no configuration says another: those of DeepSeek and transformers.
@@ -58,10 +59,7 @@ HARMLESS = {
         r"(.*\.)?rotary_emb\.inv_freq": "it is computed from the configuration",
         r"(.*\.)?position_ids": "they are counted",
     },
-    "transformer": {
-        r"((model\.)?diffusion_model\.)?norm_final\.weight": "Z-Image's original code never reads it, and diffusers' "
-        "converter drops it"
-    },
+    "transformer": {name: why for family in drawing_families() for name, why in family.drawing().harmless.items()},
     "vae": {},
     "any": {r"(.*\.)?scaled_fp8": "it only marks the file as one with scales"},
 }

@@ -68,7 +68,7 @@ class Encoding(Protocol):
     def spans(self) -> list[tuple[TokenSpan, ...]]: ...  # runs of tokens with their labels
 
     @property
-    def hidden_layer(self) -> int: ...
+    def hidden_layer(self) -> int | tuple[int, ...]: ...  # which hidden state, or several side by side
 
     @property
     def truncated(self) -> list[bool]: ...

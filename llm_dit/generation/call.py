@@ -43,7 +43,7 @@ from .schedule import Schedule, check_scheduler, image_shift, linear_sigmas
 # %% ../../nbs/generation/20_call.ipynb #26a4bf60
 @dataclass(frozen=True)
 class CallArguments:
-    "What `ZImagePipeline.__call__` was called with; each field is described there."
+    "What `ImagePipeline.__call__` was called with; each field is described there."
 
     prompt: Any
     template: Any = None
@@ -62,7 +62,7 @@ class CallArguments:
     cfg_normalization: float | bool = False
     cfg_truncation: float = 1.0
     sigmas: Sequence[float] | None = None
-    hidden_layer: int = -2
+    hidden_layer: int | None = None
     prompt_embeds: Any = None
     prompt_attention_mask: Any = None
     output_type: str = "pil"
@@ -88,7 +88,7 @@ class CheckedCall:
     templates: list  # one per prompt
     negatives: list[str]  # one per prompt
     format_options: dict[str, Any]  # of the chat format
-    hidden_layer: int  # that is read
+    hidden_layer: int | None  # that is read; None: what the family reads
     wanted: list[tuple[int, int]]  # for each image the number of its prompt, and its seed
     height: int  # pixels
     width: int  # pixels
@@ -146,7 +146,7 @@ def image_size(
     usual = (image.height, image.width) if image else (model.default_size, model.default_size)
     height = usual[0] if height is None else as_int(height, "height")
     width = usual[1] if width is None else as_int(width, "width")
-    check_size(height, width, model.pipe.transformer.config.axes_lens)
+    check_size(height, width, model.family.drawing(), model.pipe.transformer.config)
     if image and (height, width) != usual:
         raise ValueError(
             f"The picture to start from has {usual[0]} × {usual[1]} pixels, and {height} × {width} are asked "
@@ -182,7 +182,7 @@ def _start_noise(model, given, generators, shape, image):
 
 def _check_schedule(model, sigmas, steps, size, image):
     "Check that the scheduler can run this call, and return what it does."
-    levels, mu = list(sigmas) or linear_sigmas(steps), image_shift(model.scheduler, *size)
+    levels, mu = list(sigmas) or linear_sigmas(steps), image_shift(model.scheduler, *size, spec=model.family.drawing())
     return check_scheduler(model.scheduler, levels, mu, custom=bool(sigmas), image=image is not None)
 
 
@@ -279,7 +279,8 @@ def check_call(
 
 def _plain_values(model, given):
     "Return fields that need no other, images per prompt, seeds and generators."
-    prompt = as_prompt_list(given.prompt, given.prompt_embeds, given.prompt_attention_mask)
+    layer = model.family.text.hidden_layer
+    prompt = as_prompt_list(given.prompt, given.prompt_embeds, given.prompt_attention_mask, layer)
     image = start_image(given.image)
     sigmas, strength = check_sigmas(given.sigmas), as_float(given.strength, "strength", 0, 1)
     steps, guidance = steps_and_guidance(model, len(sigmas) or given.num_inference_steps, given.guidance_scale)
@@ -294,6 +295,6 @@ def _plain_values(model, given):
         "num_inference_steps": steps,
         "guidance_scale": guidance,
         "batch_size": 1 if image else batch_size,
-        "hidden_layer": as_int(given.hidden_layer, "hidden_layer"),
+        "hidden_layer": None if given.hidden_layer is None else as_int(given.hidden_layer, "hidden_layer"),
     }
     return plain, num_images, seeds[:1] if generators and num_images > 1 else seeds, generators

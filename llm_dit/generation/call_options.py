@@ -26,6 +26,7 @@ from ..core.errors import caller_level, check_known, nearest_name, show_value
 from ..core.values import as_float, as_image, as_int, as_ints, as_list, as_text, is_several
 from ..encoding.encoder import FORMAT_OPTIONS, as_prompts
 from ..encoding.output import EncodingOutput
+from ..families.registry import USUAL
 
 # %% ../../nbs/generation/14_call_options.ipynb #ca702826
 #: Arguments of diffusers' pipelines that are not taken, with what to use instead.
@@ -74,6 +75,7 @@ def as_prompt_list(
     prompt: Any,  # what a caller gives as the prompt, an encoding included
     prompt_embeds: Any = None,  # embeddings in place of it
     mask: Any = None,  # of the embeddings: 1 for a token, 0 for padding
+    hidden_layer: int | tuple[int, ...] = USUAL.text.hidden_layer,  # what embeddings in place of it are taken for
 ) -> "EncodingOutput | list":  # prompts, at least one
     "Return prompts, or an encoding; one sentence if there is none, or both."
     if prompt is None and prompt_embeds is None:
@@ -86,7 +88,8 @@ def as_prompt_list(
     if prompt_embeds is None and mask is not None:
         raise TypeError("prompt_attention_mask belongs to prompt_embeds, which is not given; leave it out.")
     if prompt_embeds is not None:
-        return as_encoding(prompt_embeds if mask is None else unpadded(prompt_embeds, mask))
+        rows = prompt_embeds if mask is None else unpadded(prompt_embeds, mask)
+        return as_encoding(rows, hidden_layer=hidden_layer)
     if isinstance(prompt, EncodingOutput):
         return prompt
     prompts = as_prompts(prompt)
@@ -128,6 +131,7 @@ def unpadded(
 def as_encoding(
     embeds: Any,  # an EncodingOutput, `(tokens, dim)` tensors, or `(prompts, tokens, dim)` without padding
     name: str = "prompt_embeds",  # of the argument, for the error
+    hidden_layer: int | tuple[int, ...] = USUAL.text.hidden_layer,  # what they are taken for
 ) -> EncodingOutput:  # without texts, which nobody knows
     "Return embeddings that were made elsewhere as an encoding."
     if isinstance(embeds, EncodingOutput):
@@ -157,7 +161,7 @@ def as_encoding(
         embeddings=rows,
         **unknown,
         spans=[()] * len(rows),
-        hidden_layer=-2,
+        hidden_layer=hidden_layer,
         truncated=[False] * len(rows),
         history=(name,),
         encoded=[{} for _ in rows],

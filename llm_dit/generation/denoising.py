@@ -16,12 +16,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, cast
+from typing import Any
 
 import diffusers
 import numpy as np
 import torch
-from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from tqdm.auto import tqdm
 
 from ..core.errors import caller_level
@@ -101,11 +100,12 @@ def make_batches(
     wanted: list[tuple[int, int]],  # for each image the number of its prompt, and its seed
     encoding: EncodingOutput,  # of the prompts
     batch_size: int,  # images denoised together, at most
+    row_multiple: int,  # the transformer pads captions to a multiple of this
 ) -> list[list[int]]:  # numbers of images
     "Return which images are denoised together: those whose captions the transformer pads to the same length."
     alike: dict[int, list[int]] = {}
     for k, (i, _) in enumerate(wanted):
-        padded = -(-len(encoding.embeddings[i]) // SEQ_MULTI_OF)
+        padded = -(-len(encoding.embeddings[i]) // row_multiple)
         alike.setdefault(padded, []).append(k)
     return [members[i : i + batch_size] for members in alike.values() for i in range(0, len(members), batch_size)]
 
@@ -122,10 +122,12 @@ class _Batch:
 
 def _own_pipeline(model, call, batch, loop):
     "Return a pipeline of diffusers on the model's parts, with a copy of the scheduler that no other call sees."
-    kind = cast(Any, diffusers.ZImageImg2ImgPipeline if call.image else diffusers.ZImagePipeline)
+    spec = model.family.drawing()
+    kind = getattr(diffusers, spec.image_to_image if call.image else spec.pipelines[0])
     shape = (len(batch.seeds), model.pipe.transformer.in_channels, call.height // 8, call.width // 8)
     generators = noise_generators(batch.seeds, shape) if loop.draws_noise else ()
-    pipe = kind(adapt_scheduler(model.scheduler, generators), model.pipe.vae, None, None, model.pipe.transformer)
+    parts = {"vae": model.pipe.vae, "text_encoder": None, "tokenizer": None, "transformer": model.pipe.transformer}
+    pipe = kind(scheduler=adapt_scheduler(model.scheduler, generators), **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

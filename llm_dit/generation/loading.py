@@ -22,10 +22,12 @@ from ..core.errors import check_known, one_line
 from ..encoding.backends import TransformersBackend
 from ..encoding.components import without_idle_revision
 from ..encoding.devices import best_device, best_dtype
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.fingerprints import PartFingerprint
-from ..encoding.model_files import check_path, hub_folder, resolve_model
+from ..encoding.model_files import check_path, find_family, hub_folder, resolve_model
 from ..encoding.protocols import BackendConfig, FreeableBackend, TextEncoderBackend
+from ..families.family import Family
+from ..families.registry import USUAL
 from .acceleration import check_speed_options
 from .memory import PARTS, MemoryPlan, available_bytes, choose_plan, memory_plans
 from .model_parts import check_given, find_model, load_part
@@ -35,7 +37,7 @@ from .placement import place
 # %% ../../nbs/generation/18_loading.ipynb #892f3e3a
 @dataclass(frozen=True)
 class LoadingArguments:
-    "What `ZImagePipeline.from_pretrained` was called with."
+    "What `ImagePipeline.from_pretrained` was called with."
 
     model: str | Path  # short name, Hub id, or a folder in diffusers' layout
     text_encoder: Any  # another one, or None
@@ -72,6 +74,11 @@ class LoadingArguments:
             if value is None or isinstance(value, (str, Path))
         }
 
+    def loaded_parts(self) -> dict[str, Any]:  # by part; None for the model's own
+        "Return the transformer and the VAE as far as the caller loaded them."
+        given = {part: getattr(self, part) for part in ("transformer", "vae")}
+        return {part: value for part, value in given.items() if not isinstance(value, (str, Path))}
+
 
 def check_reloadable(
     given: LoadingArguments | None,  # None for a pipeline that was put together from parts
@@ -91,29 +98,31 @@ def check_reloadable(
 def as_encoder(
     source: Any,  # a folder, a file, a Hub id, a backend, or an encoder
     config: BackendConfig,  # for one that is loaded
-) -> ZImageTextEncoder:
+    family: Family = USUAL,  # of the model
+    kind: type[TextEncoder] = TextEncoder,  # of what is made
+) -> TextEncoder:
     "Return a text encoder from what a caller may give for one."
-    if isinstance(source, ZImageTextEncoder):
+    if isinstance(source, TextEncoder):
         return source
     if not isinstance(source, (str, Path, TextEncoderBackend)):
         raise ValueError(
-            f"text_encoder is a {type(source).__name__}; expected a folder, a file, a Hub id, a ZImageTextEncoder or "
+            f"text_encoder is a {type(source).__name__}; expected a folder, a file, a Hub id, a TextEncoder or "
             "a TextEncoderBackend."
         )
     return (
-        ZImageTextEncoder.from_pretrained(source, config=config)
+        kind.from_pretrained(source, config=config, family=family)
         if isinstance(source, (str, Path))
-        else ZImageTextEncoder(source)
+        else kind(source, family=family)
     )
 
 
-def _assemble(path, config, dtype, transformer, vae):
+def _assemble(path, config, dtype, spec, transformer, vae):
     """Return diffusers' pipeline with loaded parts and the model's own scheduler.
 
     `ValueError` if the scheduler cannot be made.
     """
     try:
-        return diffusers.ZImagePipeline.from_pretrained(
+        return getattr(diffusers, spec.pipelines[0]).from_pretrained(
             path,
             text_encoder=None,
             tokenizer=None,
@@ -135,8 +144,9 @@ def _assemble(path, config, dtype, transformer, vae):
 class LoadedParts:
     "What a pipeline is made of."
 
-    encoder: ZImageTextEncoder  # makes embeddings
-    pipe: diffusers.ZImagePipeline  # holds transformer, VAE and scheduler
+    encoder: TextEncoder  # makes embeddings
+    pipe: diffusers.DiffusionPipeline  # holds transformer, VAE and scheduler
+    family: Family  # of the model
     plan: MemoryPlan  # that was carried out
     config: BackendConfig  # device, dtype and options of the encoder
     quantization: str | None  # of the transformer, if it was loaded here
@@ -147,15 +157,20 @@ class LoadedParts:
 def load_parts(
     given: LoadingArguments,  # what to load
     options: Mapping[str, Any] = {},  # fields of `BackendConfig`, in place of those of `given.config`
+    only: Family | None = None,  # the only family that is expected; None: any that makes images
+    kind: type[TextEncoder] = TextEncoder,  # of the text encoder
 ) -> LoadedParts:
     "Load and place the parts of a model."
     config = _checked_config(given, options)
-    path = find_model(given.model, given.own_parts, **config.hub_options())
+    path = find_model(given.model, given.own_parts, only, **config.hub_options())
+    family = find_family(path, **config.hub_options()) or USUAL
+    spec, config = family.drawing(), config.for_text(family.text)
+    check_given(spec, **given.loaded_parts())
     device = best_device(config.device)
     dtype = best_dtype(config.dtype, device)
     plan = _choose_plan(given, path, config, device, dtype)
     if not Path(path).is_dir():  # then it is looked at like any folder
-        path = find_model(hub_folder(path, list(given.own_parts), **config.hub_options()), given.own_parts)
+        path = find_model(hub_folder(path, list(given.own_parts), **config.hub_options()), given.own_parts, only)
     config = replace(config, like=config.like or path)
     sources = _sources(given, path, config)
     reading = {part: PartFingerprint(part_files(source, part)) for part, source in sources.items()}
@@ -163,17 +178,19 @@ def load_parts(
     encoder = as_encoder(
         given.model if given.text_encoder is None else given.text_encoder,
         replace(config, device="cpu", quantization=None) if apart else config,
+        family,
+        kind,
     )
     if plan.frees_encoder:
         cast(FreeableBackend, encoder.backend).free()  # while the transformer is loaded
     loaded = {"transformer": given.transformer, "vae": given.vae} | {
-        part: load_part(part, source, config, dtype, device, config.like) for part, source in sources.items()
+        part: load_part(part, source, config, dtype, device, config.like, family) for part, source in sources.items()
     }
-    pipe = _assemble(path, config, dtype, **loaded)
+    pipe = _assemble(path, config, dtype, spec, **loaded)
     fingerprints = watch_parts(pipe, encoder, reading, streamed=plan.memory == "low" and device.type == "cpu")
     place(pipe, plan, device)
     quantization = config.quantization if "transformer" in sources else None
-    return LoadedParts(encoder, pipe, plan, config, quantization, fingerprints, replace(given, config=config))
+    return LoadedParts(encoder, pipe, family, plan, config, quantization, fingerprints, replace(given, config=config))
 
 # %% ../../nbs/generation/18_loading.ipynb #6f195575
 def _checked_config(given, options):
@@ -183,8 +200,6 @@ def _checked_config(given, options):
     config = (given.config or BackendConfig()).with_options(**options)
     config = without_idle_revision(config, given.model, given.text_encoder, given.transformer, given.vae)
     check_speed_options(given.attention_backend, given.cache_threshold, given.compile)
-    parts = {"transformer": given.transformer, "vae": given.vae}
-    check_given(**{part: value for part, value in parts.items() if not isinstance(value, (str, Path))})
     return config
 
 

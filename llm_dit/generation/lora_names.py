@@ -14,9 +14,12 @@ require("torch", "diffusers")  # before they are imported
 # %% ../../nbs/generation/06_lora_names.ipynb #f7b9f98c
 import re
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, cast
 
 import torch
+
+from ..families.registry import drawing_families
 
 # %% ../../nbs/generation/06_lora_names.ipynb #f704d255
 #: Matrices that can be loaded, by the end of their name. A trainer may put its adapter's name before "weight".
@@ -138,14 +141,14 @@ def linear_layers(
 
 
 def known_layers(
-    transformer: torch.nn.Module,  # Z-Image's, of diffusers
+    transformer: torch.nn.Module,  # of diffusers
 ) -> dict[str, LoraLayer]:
-    "Return every name, as `flat_name` spells it, that a layer has in diffusers or in Z-Image's own checkpoint."
-    linear = linear_layers(transformer)
-    known = {}
+    "Return every name, as `flat_name` spells it, that a layer has in diffusers or in the published checkpoint."
+    linear, known = linear_layers(transformer), {}
+    renamed = [pair for family in drawing_families() for pair in family.drawing().checkpoint_names]
     for name, layer in linear.items():
         one = LoraLayer((name,), layer.in_features, (layer.out_features,))
-        own = name.replace("all_final_layer.2-1.", "final_layer.").replace("all_x_embedder.2-1", "x_embedder")
+        own = reduce(lambda name, pair: name.replace(*pair), renamed, name)
         block, _, last = name.rpartition(".to_")
         spellings = [name, own] + ([f"{block}.out", f"{block}.to_out"] if last == "out.0" else [])
         known.update((flat_name(spelling), one) for spelling in spellings)

@@ -57,7 +57,7 @@ def _encode(model, call):
     prompt, count = call.prompt, len(call.templates)
     if isinstance(prompt, EncodingOutput):
         with_template = ["template"] if any(template is not None for template in call.templates) else []
-        width = model.pipe.transformer.config.cap_feat_dim
+        width = model.pipe.transformer.config[model.family.drawing().text_width]
         _check_embeddings(prompt, width, [*call.format_options, *with_template])
         return prompt if len(prompt) == count else concatenate([prompt] * count)
     prompts = prompt * (1 if len(prompt) == count else count)
@@ -182,12 +182,13 @@ def make_images(
     "Make the images of a call."
     clock = Clock()
     encoding = _encode(model, call)
-    check_length(encoding, model.pipe.transformer.config.axes_lens)
+    spec = model.family.drawing()
+    check_length(encoding, spec, model.pipe.transformer.config)
     negatives = _encode_negatives(model, call)
     if model.plan and model.plan.frees_encoder and isinstance(model.encoder.backend, FreeableBackend):
         model.encoder.backend.free()
     clock.lap("encode")
-    batches = make_batches(call.wanted, encoding, call.batch_size)
+    batches = make_batches(call.wanted, encoding, call.batch_size, spec.row_multiple)
     recipes = _recipes(model, call, encoding, batches)
     steps = steps_that_run(call.num_inference_steps, call.strength) if call.image else call.schedule.evaluations
     hidden = not call.progress

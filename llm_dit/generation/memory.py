@@ -24,21 +24,22 @@ import diffusers
 import pandas as pd
 import psutil
 import torch
-from diffusers.models.transformers.transformer_z_image import SEQ_MULTI_OF
 from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
 from ..core.errors import caller_level, one_line
 from ..encoding.devices import QUANTIZATIONS
 from llm_dit.encoding.model_files import (
-    PUBLISHED_CONFIGS,
     check_path,
     check_pipeline,
     component_subfolders,
+    find_family,
     resolve_model,
 )
-from ..encoding.protocols import layers_needed
+from ..encoding.protocols import BackendConfig, layers_needed
 from ..encoding.weight_files import read_json
+from ..families.family import PipelineSpec
+from ..families.registry import USUAL, published_configs
 
 # %% ../../nbs/generation/04_memory.ipynb #81a4c414
 #: Parts of a model that have weights, in the order in which they are used.
@@ -51,21 +52,21 @@ def model_configs(
 ) -> dict[str, dict]:  # by part; of a plain transformers model only "text_encoder"
     """Return the configurations of a model's parts.
 
-    No weights are read. `ValueError` if it was made for another pipeline than Z-Image's.
+    No weights are read. `ValueError` if it was made for a pipeline of no known family.
     """
     path = resolve_model(model)
     check_path(path)
-    shipped = PUBLISHED_CONFIGS.get(path) if not hub.get("revision") else None
+    shipped = published_configs().get(path) if not hub.get("revision") else None
     if shipped:
         return {part: json.loads((shipped / part / "config.json").read_text()) for part in PARTS}
-    subfolder = component_subfolders(path, **hub)[1]
+    subfolder, family = component_subfolders(path, **hub)[1], USUAL
     if subfolder:
         index = (
             Path(path, "model_index.json")
             if Path(path).is_dir()
             else Path(cast(str, cached_file(path, "model_index.json", **hub)))
         )
-        check_pipeline(path, read_json(index))
+        family = check_pipeline(path, read_json(index))
     folders = dict(text_encoder=subfolder) if not subfolder else {part: part for part in PARTS}
     found = {
         part: Path(path, folder, "config.json")
@@ -73,18 +74,16 @@ def model_configs(
         else cached_file(path, "config.json", subfolder=folder, **hub)
         for part, folder in folders.items()
     }
-    return _check_configs(
-        path, {part: read_json(file) for part, file in found.items() if file and Path(file).is_file()}
-    )
+    configs = {part: read_json(file) for part, file in found.items() if file and Path(file).is_file()}
+    return _check_configs(path, configs, family.drawing())
 
 # %% ../../nbs/generation/04_memory.ipynb #27e667c9
-#: What each configuration is asked for: whole numbers, and lists of them.
-_FIELDS = {
+#: What configurations are asked for beside what the family's transformer has: whole numbers, and lists of them.
+_COUNTS = {
     "text_encoder": ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size"),
-    "transformer": ("dim", "n_layers", "cap_feat_dim", "axes_lens"),
-    "vae": ("latent_channels", "block_out_channels"),
+    "vae": ("latent_channels",),
 }
-_LISTS = ("axes_lens", "block_out_channels")
+_LISTS = {"text_encoder": (), "vae": ("block_out_channels",)}
 
 
 def _is_count(value):
@@ -92,32 +91,32 @@ def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_value_of(name, value):
-    "Return whether the value of a field is of its kind."
-    if name in _LISTS:
-        return isinstance(value, list) and len(value) > 1 and all(map(_is_count, value))
-    return _is_count(value)
+def _is_list_of_counts(value):
+    "Return whether a value is a list of at least two such numbers."
+    return isinstance(value, list) and len(value) > 1 and all(map(_is_count, value))
 
 
-def _check_configs(path, configs):
-    "Return configurations; `ValueError` if one is not that of a part of Z-Image, or of no language model."
+def _check_configs(path, configs, spec):
+    "Return configurations; `ValueError` if one is not that of a part of the family, or of no language model."
+    counts, lists = _COUNTS | {"transformer": spec.counts}, _LISTS | {"transformer": spec.lists}
     if "text_encoder" not in configs:
         raise ValueError(
             f"{path} has no text_encoder/config.json; expected a folder in diffusers' layout, or a plain transformers "
             "model."
         )
     for part, config in configs.items():
-        missing = [name for name in _FIELDS[part] if name not in config]
+        missing = [name for name in (*counts[part], *lists[part]) if name not in config]
         kind = config.get("_class_name") or config.get("model_type") or "of no named kind"
         if missing:
             raise ValueError(
                 f"The {part} of {path} ({kind}) is not supported: its configuration has no {missing[0]}; expected a "
-                "model of Z-Image's kind."
+                f"{spec.pipelines[0]}'s."
             )
-        if odd := [name for name in _FIELDS[part] if not _is_value_of(name, config[name])]:
-            expected = "a list of whole numbers" if odd[0] in _LISTS else "a whole number"
+        odd = {name: "a whole number" for name in counts[part] if not _is_count(config[name])}
+        odd |= {name: "a list of whole numbers" for name in lists[part] if not _is_list_of_counts(config[name])}
+        for name, expected in odd.items():
             raise ValueError(
-                f"The {part} of {path} cannot be built: its configuration says {odd[0]}={str(config[odd[0]])[:60]!r}; "
+                f"The {part} of {path} cannot be built: its configuration says {name}={str(config[name])[:60]!r}; "
                 f"expected {expected}."
             )
     return configs
@@ -131,7 +130,7 @@ QUANTIZED_BYTES = {"int8": 1, "bnb-int8": 1, "int4": 0.5 + 4 / 32, "bnb-nf4": 0.
 def empty_part(
     part: str,  # one of PARTS
     config: dict,  # its configuration
-    hidden_layer: int = -2,  # the hidden state that will be read: layers above it are left out
+    hidden_layer: int,  # the hidden state that will be read: layers above it are left out
 ) -> torch.nn.Module:  # on the meta device
     "Return a part of a model in its real shape, without numbers."
     with torch.device("meta"):
@@ -162,13 +161,14 @@ def count_bytes(
     return round((everything - linear) * dtype.itemsize + linear * per_weight)
 
 # %% ../../nbs/generation/04_memory.ipynb #4c36473f
-def _padded_length(n):
+def _padded_length(n, multiple):
     "Return a number of tokens as the transformer pads it."
-    return -(-n // SEQ_MULTI_OF) * SEQ_MULTI_OF
+    return -(-n // multiple) * multiple
 
 
 def activation_bytes(
     configs: dict[str, dict],  # as `model_configs` gives them
+    spec: PipelineSpec,  # of the family
     height: int,  # pixels
     width: int,  # pixels
     tokens: int,  # of the prompt
@@ -179,12 +179,9 @@ def activation_bytes(
     text = configs["text_encoder"]
     needed = dict(encode=tokens * (8 * text["hidden_size"] + 3 * text["intermediate_size"]))
     if "transformer" in configs:
-        dim = configs["transformer"]["dim"]
-        needed["denoise"] = (
-            images
-            * (_padded_length(height // 16 * (width // 16)) + _padded_length(tokens))
-            * (8 * dim + 3 * int(dim / 3 * 8))
-        )
+        side = spec.pixels_per_patch
+        positions = sum(_padded_length(n, spec.row_multiple) for n in (height // side * (width // side), tokens))
+        needed["denoise"] = images * positions * spec.activations(configs["transformer"])
         needed["decode"] = images * 3 * height * width * configs["vae"]["block_out_channels"][1]
     return {phase: itemsize * numbers for phase, numbers in needed.items()}
 
@@ -290,15 +287,17 @@ def memory_plans(
     quantization: str | None = None,  # of text encoder and transformer
     height: int | None = None,  # pixels; the model's usual size if not given
     width: int | None = None,  # pixels
-    tokens: int = 512,  # of the longest prompt
+    tokens: int | None = None,  # of the longest prompt; as many as the family reads if not given
     images: int = 1,  # denoised together
-    hidden_layer: int = -2,  # the highest hidden state that will be read
+    hidden_layer: int | None = None,  # the highest hidden state that will be read; None: the family's
     text_encoder: bool = True,  # False where it has a device of its own
     available: int | None = None,  # bytes on the device
     **hub: Any,  # `revision`, `cache_dir`, `local_files_only`
 ) -> list[MemoryPlan]:  # fast, balanced and low; of a model without transformer only the first
     "Count what each plan needs, from configurations alone."
-    configs = model_configs(model, **hub)
+    configs, family = model_configs(model, **hub), find_family(model, **hub) or USUAL
+    own = BackendConfig(hidden_layer=hidden_layer, max_length=tokens).for_text(family.text)
+    hidden_layer, tokens = cast(int, own.hidden_layer), cast(int, own.max_length)
     parts = {part: _build_part(model, part, config, hidden_layer) for part, config in configs.items()}
     weights = {
         part: count_bytes(module, dtype, None if part == "vae" else quantization)
@@ -306,7 +305,8 @@ def memory_plans(
         if text_encoder or part != "text_encoder"
     }
     usual = configs.get("vae", {}).get("sample_size", 1024)
-    activations = activation_bytes(configs, height or usual, width or usual, tokens, images, dtype.itemsize)
+    sizes = (height or usual, width or usual, tokens, images, dtype.itemsize)
+    activations = activation_bytes(configs, family.drawing(), *sizes)
     pieces = (
         [
             count_bytes(child, dtype, quantization)

@@ -14,17 +14,16 @@ require("torch", "transformers", "diffusers")  # before they are imported
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
-import diffusers
 import torch
 
-from ..encoding.backends import TransformersBackend
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.fingerprints import PartFingerprint
+from ..encoding.protocols import LocalBackend, TokenizingBackend
+from ..families.family import Family, GenerationDefaults
 from .acceleration import attention_of, is_compiled
 from .loading import LoadingArguments
 from .lora import LoraStack
 from .memory import MemoryPlan
-from .model_parts import GenerationDefaults
 from .part_fingerprints import watch_parts
 from .schedule import check_scheduler, linear_sigmas
 
@@ -54,8 +53,9 @@ METHODS_INSTEAD = {
 class LoadedModel:
     "Text encoder, transformer, VAE and scheduler of a model, and what was put on them."
 
-    encoder: ZImageTextEncoder  # makes embeddings
-    pipe: diffusers.ZImagePipeline  # holds transformer, VAE and scheduler
+    encoder: TextEncoder  # makes embeddings
+    pipe: Any  # diffusers' pipeline, which holds transformer, VAE and scheduler
+    family: Family  # what it is: which states are read, which pipeline runs
     model_id: str  # where the weights came from
     revision: str | None  # of the model on the Hub
     plan: MemoryPlan | None  # where the parts are placed; None leaves them where they are
@@ -100,12 +100,12 @@ class LoadedModel:
     @property
     def text_encoder(self) -> Any:
         "Return the language model, of transformers, with the layers that are read."
-        return cast(TransformersBackend, self.encoder.backend).model
+        return cast(LocalBackend, self.encoder.backend).model
 
     @property
     def tokenizer(self) -> Any:
         "Return the tokenizer, of transformers."
-        return cast(TransformersBackend, self.encoder.backend).tokenizer.tokenizer
+        return cast(TokenizingBackend, self.encoder.backend).tokenizer.tokenizer
 
     @property
     def attention_backend(self) -> str:
@@ -152,5 +152,5 @@ class LoadedModel:
 
         def __getattr__(self, name: str) -> Any:
             if name in METHODS_INSTEAD:
-                raise AttributeError(f"ZImagePipeline has no {name}: {METHODS_INSTEAD[name]}.")
-            raise AttributeError(f"ZImagePipeline has no attribute {name!r}.", name=name, obj=self)
+                raise AttributeError(f"{type(self).__name__} has no {name}: {METHODS_INSTEAD[name]}.")
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.", name=name, obj=self)

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from ..encoding.backends import TransformersBackend
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.fingerprints import PartFingerprint
 from ..encoding.model_files import component_subfolders, hub_folder, resolve_model
+from ..encoding.protocols import LocalBackend
 from ..encoding.weight_files import weight_files
 
 # %% ../../nbs/generation/16_part_fingerprints.ipynb #c4a4e31a
@@ -47,14 +48,13 @@ def _encoder_files(backend):
 
 def watch_parts(
     pipe: Any,  # diffusers' pipeline
-    encoder: ZImageTextEncoder,  # in front of it
+    encoder: TextEncoder,  # in front of it
     reading: Mapping[str, PartFingerprint] = {},  # of files that are being read, by part
     streamed: bool = False,  # whether the transformer's weights come from the disk, layer by layer
 ) -> dict[str, PartFingerprint]:
     "Return fingerprints that follow the changes of the parts of a pipeline, by part."
-    backend: Any = encoder.backend
-    found = {}
-    if isinstance(getattr(backend, "model", None), torch.nn.Module):
+    backend, found = encoder.backend, {}
+    if isinstance(backend, LocalBackend) and isinstance(backend.model, torch.nn.Module):
         found["text_encoder"] = PartFingerprint(_encoder_files(backend)).watch(lambda: backend.model)
     for part in ("transformer", "vae"):
         fingerprint = reading.get(part) or PartFingerprint()

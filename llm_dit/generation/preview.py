@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d, interpolate
 
-from .pipeline import ZImagePipeline
+from .pipeline import ImagePipeline
 
 # %% ../../nbs/generation/26_preview.ipynb #ad5133f0
 _COLORS: WeakKeyDictionary = WeakKeyDictionary()  # by VAE
@@ -45,7 +45,7 @@ class LatentPreview:
 
     def __init__(
         self,
-        pipeline: ZImagePipeline,  # whose pictures are looked at
+        pipeline: ImagePipeline,  # whose pictures are looked at
         size: int = 256,  # pixels of the longer side
     ):
         self.colors, self.size = latent_colors(pipeline.pipe.vae), size

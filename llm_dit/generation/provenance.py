@@ -21,6 +21,7 @@ import torch
 from ..core.values import short_name
 from ..encoding.fingerprints import foreign_hooks
 from ..encoding.output import EncodingOutput
+from ..encoding.protocols import LocalBackend
 from .environment import dtype_name, installed_versions, rounding_switches
 from .hashes import hash_ids, hash_image, hash_tensor
 from .model import LoadedModel
@@ -54,7 +55,7 @@ def _text_fields(encoding, encoder, from_embeddings):
     shortened = encoding.truncated[0] or any(
         done.startswith(("window(", "pool(", "interpolate(")) for done in encoding.history
     )
-    limit = {"max_length": backend.max_length} if shortened or len(encoding.embeddings[0]) > 512 else {}
+    limit = {"max_length": backend.max_length} if shortened or len(encoding.embeddings[0]) > Recipe.max_length else {}
     mode = {"on_overflow": overflow_mode(backend)} if shortened else {}
     own = {"embedding_hash": embedding_hash(encoding), "edited": _is_edited(encoding)} if from_embeddings else {}
     return {
@@ -79,7 +80,8 @@ def _tiles(vae, height, width):
 
 def _changes_by_caller(pipe, backend, height, width):
     "Return what changes an image and is seen in no weight: the caller's hooks, and tiles of other sizes."
-    parts = {"transformer": pipe.transformer, "vae": pipe.vae, "text_encoder": getattr(backend, "model", None)}
+    language_model = backend.model if isinstance(backend, LocalBackend) else None
+    parts = {"transformer": pipe.transformer, "vae": pipe.vae, "text_encoder": language_model}
     found = {part: foreign_hooks(module) for part, module in parts.items() if isinstance(module, torch.nn.Module)}
     named = {f"hooks on the {part}": ", ".join(hooks) for part, hooks in found.items() if hooks}
     if not _tiles(pipe.vae, height, width):

@@ -21,6 +21,7 @@ from ..core.errors import one_line
 from ..core.html import LABEL_COLORS
 from ..core.image_files import infotext, recipe_text
 from ..core.values import as_path, is_local_path, short_name
+from ..families.registry import USUAL
 from .environment import installed_versions
 from ..prompts.formatter import FormattedPrompt, Span, _check_mode
 
@@ -116,7 +117,7 @@ class Recipe:
     shift: float = 3.0  # of the schedule
     guidance_scale: float = 0.0  # as diffusers counts: 0 is off
     negative_prompt: str | None = None  # what was steered away from, if guidance is on
-    hidden_layer: int = -2  # the hidden state that was read
+    hidden_layer: int = USUAL.text.layers[0]  # the hidden state that was read
     dtype: str = "float32"  # of the transformer
     device: str = "cpu"  # where it ran
     text_encoder: str | None = None  # another text encoder than the model's own
@@ -143,15 +144,15 @@ class Recipe:
     edited: bool = False  # whether that encoding is another than its text gives
     embedding_hash: str | None = None  # fingerprint of that encoding
     latents_hash: str | None = None  # fingerprint of noise that the caller made
-    cfg_normalization: bool | float = False  # as diffusers' Z-Image pipeline takes it
-    cfg_truncation: float = 1.0  # as diffusers' Z-Image pipeline takes it
+    cfg_normalization: bool | float = False  # as diffusers' pipeline takes it
+    cfg_truncation: float = 1.0  # as diffusers' pipeline takes it
     sigmas: tuple = ()  # noise levels that the caller chose
     scheduler: dict = field(default_factory=dict)  # class and configuration; empty if unknown
     weights: dict = field(default_factory=dict)  # fingerprint by part; a part that is missing is unknown
     vae_dtype: str | None = None  # if it is another than the transformer's
-    max_length: int = 512  # tokens that the encoder took, if that mattered
+    max_length: int = USUAL.text.max_length  # tokens that the encoder took, if that mattered
     on_overflow: str = "warn"  # what it did with more, if that mattered
-    formatter: str = "qwen3"  # who wrote the chat string of the negative prompt
+    formatter: str = USUAL.text.chat_form  # who wrote the chat string of the negative prompt
     rounding: dict = field(default_factory=dict)  # torch's switches that are not at their defaults
     format: int = FORMAT  # version of this list of fields
 
@@ -217,7 +218,7 @@ class Recipe:
         }
 
     def loading_options(self) -> dict[str, Any]:
-        "Return the options of `ZImagePipeline.from_pretrained` that are not the usual ones."
+        "Return the options of `ImagePipeline.from_pretrained` that are not the usual ones."
         usual = {each.name: each.default for each in fields(self)}
         said = {
             name: getattr(self, name)
@@ -418,11 +419,11 @@ def _program(recipe):
     }
     return "\n".join(
         [
-            "from llm_dit import Recipe, ZImagePipeline",
+            "from llm_dit import Recipe, ImagePipeline",
             *(line for line, _ in needed.values()),
             "",
             "# the name of a folder or file needs its path before it",
-            f"pipe = ZImagePipeline.from_pretrained({recipe.model!r}{loading})",
+            f"pipe = ImagePipeline.from_pretrained({recipe.model!r}{loading})",
             *(f"pipe.load_lora({lora['file']!r}, {lora['weight']!r}, name={lora['name']!r})" for lora in recipe.loras),
             "made = pipe.reproduce(Recipe(",
             *(f"    {name}={value!r}," for name, value in said.items()),

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
 
 from ..core.errors import first_line
+from ..families.family import PipelineSpec
 
 # %% ../../nbs/generation/11_schedule.ipynb #bcb72833
 def linear_sigmas(
@@ -30,13 +30,13 @@ def linear_sigmas(
 ) -> list[float]:  # 1, (n-1)/n … 1/n: what diffusers takes as `sigmas`, before the shift
     "Return evenly spaced noise levels from 1 down, without the final 0."
     if num_inference_steps < 1:
-        raise ValueError(f"num_inference_steps={num_inference_steps}: expected at least 1; Z-Image-Turbo wants 8.")
+        raise ValueError(f"num_inference_steps={num_inference_steps}: expected at least 1.")
     return [1 - i / num_inference_steps for i in range(num_inference_steps)]
 
 
 def flow_match_sigmas(
     num_inference_steps: int = 8,  # evaluations of the transformer
-    shift: float = 3.0,  # Z-Image's scheduler_config.json
+    shift: float = 3.0,  # of the scheduler's configuration
 ) -> list[float]:  # noise levels from 1 down to 0: one more than there are steps
     "Return the noise levels that an image passes through."
     return [shift * s / (1 + (shift - 1) * s) for s in linear_sigmas(num_inference_steps)] + [0.0]
@@ -45,8 +45,8 @@ def flow_match_sigmas(
 def adapt_scheduler(
     scheduler: Any,  # any scheduler of diffusers; it is not changed
     generators: Sequence[torch.Generator] = (),  # one per image, for schedulers that draw noise at each step
-) -> Any:  # a copy that takes what the Z-Image pipeline passes
-    """Return a copy of a scheduler that the Z-Image pipeline can run.
+) -> Any:  # a copy that takes what the pipeline passes
+    """Return a copy of a scheduler that a flow-matching pipeline can run.
 
     `copy.predicted()` is the image it is heading for.
     """
@@ -98,16 +98,11 @@ def image_shift(
     scheduler: Any,  # whose configuration says how the shift grows with the size
     height: int,  # pixels
     width: int,  # pixels
-) -> float:  # `mu`, as diffusers' Z-Image pipeline computes it
+    spec: PipelineSpec,  # of the family
+) -> float:  # `mu`, as diffusers' pipeline of the family computes it
     "Return the shift that dynamic shifting uses for an image of this size."
-    names = dict(
-        base_seq_len="base_image_seq_len",
-        max_seq_len="max_image_seq_len",
-        base_shift="base_shift",
-        max_shift="max_shift",
-    )
-    said = {ours: scheduler.config[theirs] for ours, theirs in names.items() if theirs in scheduler.config}
-    return calculate_shift((height // 16) * (width // 16), **said)
+    side = spec.pixels_per_patch
+    return spec.shift((height // side) * (width // side), scheduler.config)
 
 # %% ../../nbs/generation/11_schedule.ipynb #a3e57eee
 def check_scheduler(
@@ -117,7 +112,7 @@ def check_scheduler(
     custom: bool = False,  # whether the caller chose the levels
     image: bool = False,  # whether an image is started from
 ) -> Schedule:
-    "Return what a scheduler does with these levels; `ValueError` if it cannot take noise to an image of Z-Image."
+    "Return what a scheduler does with these levels; `ValueError` if it cannot take noise to an image."
     name = type(scheduler).__name__
     _check_use(scheduler, len(sigmas), custom, image)
     try:
@@ -129,7 +124,7 @@ def check_scheduler(
             return Schedule(evaluations, draws_noise)
         reason = f"after {evaluations} evaluations a known image is not reached"
     raise ValueError(
-        f"{name} does not run Z-Image with its configuration and {len(sigmas)} steps ({reason}); expected flow "
+        f"{name} does not run with its configuration and {len(sigmas)} steps ({reason}); expected flow "
         "matching "
         "from noise to image, as FlowMatchEulerDiscreteScheduler(shift=3.0) does."
     )
@@ -162,7 +157,7 @@ def _check_use(scheduler, steps, custom, image):
     ):  # by which diffusers' pipeline divides, whatever the scheduler says
         raise ValueError(
             f"{name} counts {scheduler.config.get('num_train_timesteps')} time steps (num_train_timesteps), and "
-            "Z-Image was trained with 1000; "
+            "the model was trained with 1000; "
             "set pipe.scheduler to one with 1000."
         )
 

@@ -14,7 +14,7 @@ from ..core.errors import caller_level
 
 # %% ../../nbs/prompts/01_foreign_syntax.ipynb #e9bc0ce4
 _PLAIN = (
-    "describe it in words, or mix two encodings with blend (the factor of a row does nothing in Z-Image, which "
+    "describe it in words, or mix two encodings with blend (the factor of a row does nothing where the transformer "
     "normalises each row)"
 )
 _SEVERAL = "give each text by itself, as in Sweep(prompt=[…]), or use a template with variables"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL_TOKENS', 'Label', 'SpecialTokenWarning', 'SpecialTokenError', 'ThinkingConflictError', 'Span',
-           'FormattedPrompt', 'resolve_thinking', 'format_prompt', 'Qwen3Formatter']
+           'FormattedPrompt', 'resolve_thinking', 'format_prompt', 'surround_prompt', 'Qwen3Formatter']
 
 # %% ../../nbs/prompts/02_formatter.ipynb #4f013116
 import re
@@ -263,7 +263,7 @@ def format_prompt(
     continue_final_message: bool = True,  # False closes a given `assistant` text with `<|im_end|>` and a newline
     foreign_syntax: str = "warn",  # a word on A1111's and ComfyUI's syntax, such as (red:1.4), or "ignore"
 ) -> FormattedPrompt:
-    """Return the string for one prompt; by default exactly what diffusers' Z-Image pipeline feeds its tokenizer.
+    """Return the string for one prompt; by default exactly what diffusers feeds Qwen3's tokenizer.
 
     A conversation, or a list of OpenAI-style messages, is written by `Qwen3Formatter`; a last message of the assistant
     is left open, and nothing can be added to it (`ValueError`).
@@ -313,6 +313,26 @@ def _format_conversation(
     return formatter.format(
         conversation, add_generation_prompt=not answered, continue_final_message=answered and continue_final_message
     )
+
+# %% ../../nbs/prompts/02_formatter.ipynb #b6cb3412
+def _labelled(text: str) -> list[tuple[str, str]]:
+    "A fixed text as labelled pieces: its control tokens, and what stands between them."
+    pieces, at = [], 0
+    for found in _SPECIAL.finditer(text):
+        pieces += [("system", text[at : found.start()]), ("special", found.group())]
+        at = found.end()
+    return [*pieces, ("system", text[at:])]
+
+
+def surround_prompt(
+    prompt: str,  # the user's text
+    prefix: str = "",  # what stands before it
+    suffix: str = "",  # what stands after it
+    special_tokens: str = "escape",  # special-token text in the prompt: "escape", "error" or "allow"
+) -> FormattedPrompt:
+    "Return a prompt with a fixed text around it."
+    _check_mode(special_tokens)
+    return _finish([*_labelled(prefix), ("user", prompt), *_labelled(suffix)], special_tokens)
 
 # %% ../../nbs/prompts/02_formatter.ipynb #d74a518b
 def _last_query(messages: tuple[Message, ...]) -> int:

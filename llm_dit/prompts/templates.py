@@ -163,8 +163,9 @@ class TemplateRegistry(Mapping[str, Template]):
     def shipped(cls) -> "TemplateRegistry":
         "Return the templates that come with llm-dit, from the installed package or from a source checkout."
         package = Path(str(files("llm_dit")))
-        places = [package / "shipped_templates" / "z_image", package.parent / "templates" / "z_image"]
-        return cls(next((p for p in places if p.is_dir()), places[0]))
+        places = [package / "shipped_templates", package.parent / "templates"]
+        place = next((p for p in places if p.is_dir()), places[0])
+        return cls(*sorted(p for p in place.glob("*") if p.is_dir() and p.name != "__pycache__"))
 
     @classmethod
     def layered(

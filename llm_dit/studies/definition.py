@@ -27,7 +27,7 @@ from ..prompts.template_files import Template
 from .store import content_key
 
 # %% ../../nbs/studies/02_definition.ipynb #344ebe90
-#: Arguments of `ZImageTextEncoder.encode` that a cell may have.
+#: Arguments of `TextEncoder.encode` that a cell may have.
 TEXT_ARGUMENTS = (
     "prompt",
     "template",
@@ -38,7 +38,7 @@ TEXT_ARGUMENTS = (
     "special_tokens",
     "hidden_layer",
 )
-#: Further arguments of `ZImagePipeline` that a cell may have: they change the picture and not the embedding.
+#: Further arguments of `ImagePipeline` that a cell may have: they change the picture and not the embedding.
 PICTURE_ARGUMENTS = (
     "seed",
     "height",

@@ -16,11 +16,12 @@ import torch
 from .. import __version__
 from ..core.values import short_name
 from ..encoding.embedding_cache import weights_fingerprint
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.fingerprints import foreign_hooks, module_config
 from ..encoding.output import EncodingOutput
+from ..encoding.protocols import FingerprintedBackend, LocalBackend
 from ..generation.environment import installed_versions, rounding_switches
-from ..generation.pipeline import ZImagePipeline
+from ..generation.pipeline import ImagePipeline
 from ..prompts.formatter import FormattedPrompt
 from ..prompts.template_files import Template
 from .store import content_key
@@ -35,10 +36,10 @@ class ModelIdentity(TypedDict):
 
 
 def text_encoder_of(
-    model: ZImageTextEncoder | ZImagePipeline,  # what computes
-) -> ZImageTextEncoder:
+    model: TextEncoder | ImagePipeline,  # what computes
+) -> TextEncoder:
     "Return the text encoder of a pipeline, or the encoder itself."
-    return model.encoder if isinstance(model, ZImagePipeline) else model
+    return model.encoder if isinstance(model, ImagePipeline) else model
 
 
 def _config_hash(*modules):
@@ -52,9 +53,9 @@ def _config_hash(*modules):
 # %% ../../nbs/studies/03_identity.ipynb #0f23899a
 def _backend_weights(backend):
     "Return the fingerprint of a backend's weights; None if it has neither a method for it nor a model."
-    if hasattr(backend, "weights_fingerprint"):
+    if isinstance(backend, FingerprintedBackend):
         return backend.weights_fingerprint()
-    return weights_fingerprint(backend.model) if hasattr(backend, "model") else None
+    return weights_fingerprint(backend.model) if isinstance(backend, LocalBackend) else None
 
 
 def _about_encoder(encoder):
@@ -67,7 +68,7 @@ def _about_encoder(encoder):
         if hasattr(config, name)
     }
     weights = _backend_weights(backend)
-    if hasattr(backend, "model"):
+    if isinstance(backend, LocalBackend):
         options["config"] = _config_hash(backend.model)
         if hooks := foreign_hooks(backend.model):
             options["hooks"] = hooks
@@ -95,12 +96,12 @@ def _transformer_weights(parts):
 
 
 def model_identity(
-    model: ZImageTextEncoder | ZImagePipeline,  # what computes
+    model: TextEncoder | ImagePipeline,  # what computes
     pictures: bool,  # whether it makes pictures, and not embeddings only
 ) -> ModelIdentity:
     "Return what all results of a model depend on."
     weights = None
-    if pictures and isinstance(model, ZImagePipeline):
+    if pictures and isinstance(model, ImagePipeline):
         parts = model.pipe
         weights = dict(
             transformer=_transformer_weights(parts),
@@ -113,7 +114,7 @@ def model_identity(
 # %% ../../nbs/studies/03_identity.ipynb #7d62e0c3
 def encoding_identity(
     text: FormattedPrompt,  # the exact chat string
-    hidden_layer: int,  # which hidden state is kept
+    hidden_layer: int | tuple[int, ...],  # which hidden state is kept, or several side by side
     alone: bool,  # whether it is encoded by itself, as what conditions a picture is
     about: ModelIdentity,  # what all results of the model depend on
 ) -> dict[str, Any]:  # plain JSON
@@ -147,12 +148,12 @@ _OF_THE_TEXT = (
     "on_overflow",
     "weights",
 )
-_NO_TEXT = EncodingOutput([torch.zeros(1, 1)], [torch.zeros(1, dtype=torch.int64)], [[""]], [""], [()], -2, [False])
+_NO_TEXT = EncodingOutput([torch.zeros(1, 1)], [torch.zeros(1, dtype=torch.int64)], [[""]], [""], [()], 0, [False])
 
 
 def picture_identity(
     encoding_key: str,  # of what conditions the picture
-    pipeline: ZImagePipeline,  # what makes it
+    pipeline: ImagePipeline,  # what makes it
     template: Template | str | None,  # what the text was made with
     picture: dict[str, Any],  # arguments of the pipeline
     about: ModelIdentity,  # what all results of the model depend on

@@ -13,8 +13,8 @@ from typing import Any, cast
 
 from ..core.errors import error_text, one_line
 from ..core.values import as_bool
-from ..encoding.encoder import ZImageTextEncoder
-from ..generation.pipeline import ZImagePipeline
+from ..encoding.encoder import TextEncoder
+from ..generation.pipeline import ImagePipeline
 from .definition import PICTURE_ARGUMENTS, TEXT_ARGUMENTS, SweepDefinition, plain_value
 from llm_dit.studies.identity import (
     ModelIdentity,
@@ -52,7 +52,7 @@ class PlannedCell:
 #: What an image is made with where a cell does not say it; None is what the loaded model takes.
 PICTURE_DEFAULTS = {
     name: parameter.default
-    for name, parameter in signature(ZImagePipeline.__call__).parameters.items()
+    for name, parameter in signature(ImagePipeline.__call__).parameters.items()
     if name in PICTURE_ARGUMENTS
 }
 
@@ -62,7 +62,7 @@ class SweepPlan:
     "What a run has to do: made by `Sweep.plan`."
 
     sweep: SweepDefinition
-    model: ZImageTextEncoder | ZImagePipeline
+    model: TextEncoder | ImagePipeline
     store: Store
     pictures: bool  # whether pictures are made, or embeddings only
     keep_embeddings: bool  # whether embeddings are stored, or only what is said of them
@@ -118,8 +118,9 @@ class SweepPlan:
         "Enter the embedding and the picture of a cell into the plan."
         names = [name for name in TEXT_ARGUMENTS if name not in ("prompt", "hidden_layer")]
         said = {name: cell[name] for name in names if cell.get(name) is not None}
-        layer = -2 if cell.get("hidden_layer") is None else cell["hidden_layer"]
-        text = text_encoder_of(self.model).format(cell["prompt"], **said)[0]
+        encoder = text_encoder_of(self.model)
+        layer = encoder.family.text.hidden_layer if cell.get("hidden_layer") is None else cell["hidden_layer"]
+        text = encoder.format(cell["prompt"], **said)[0]
         identity = encoding_identity(text, layer, self.pictures, self.about)
         encoding = content_key(identity)
         self.encodings.setdefault(encoding, (identity, text))
@@ -127,7 +128,7 @@ class SweepPlan:
             return PlannedCell(encoding)
         chosen = {name: cell[name] for name in PICTURE_ARGUMENTS if cell.get(name) is not None}
         arguments = {**PICTURE_DEFAULTS, **chosen}
-        pipeline = cast(ZImagePipeline, self.model)
+        pipeline = cast(ImagePipeline, self.model)
         identity = picture_identity(encoding, pipeline, cell.get("template"), arguments, self.about)
         taken = ("height", "width", "num_inference_steps", "guidance_scale")  # None is what the model takes
         arguments |= {name: identity[name] for name in taken}
@@ -138,20 +139,18 @@ class SweepPlan:
 # %% ../../nbs/studies/04_plan.ipynb #9f941789
 def _makes_pictures(model, pictures):
     "Return whether a model is to make pictures; `ValueError` if it cannot."
-    if not isinstance(model, (ZImageTextEncoder, ZImagePipeline)):
-        raise TypeError(
-            f"{type(model).__name__} cannot run a sweep; expected a ZImageTextEncoder or a ZImagePipeline."
-        )
-    can = isinstance(model, ZImagePipeline)
+    if not isinstance(model, (TextEncoder, ImagePipeline)):
+        raise TypeError(f"{type(model).__name__} cannot run a sweep; expected a TextEncoder or a ImagePipeline.")
+    can = isinstance(model, ImagePipeline)
     pictures = can if pictures is None else as_bool(pictures, "pictures")
     if pictures and not can:
-        raise ValueError("pictures=True: a text encoder makes none; give a ZImagePipeline.")
+        raise ValueError("pictures=True: a text encoder makes none; give a ImagePipeline.")
     return pictures
 
 
 def make_plan(
     sweep: SweepDefinition,  # what is varied
-    model: ZImageTextEncoder | ZImagePipeline,  # what computes
+    model: TextEncoder | ImagePipeline,  # what computes
     store: Store | str | Path,  # where results are kept
     pictures: bool | None = None,  # whether to make pictures; if not given, where the model makes any
     embeddings: bool = True,  # keep the embeddings, not only their length and norm; pictures need them

@@ -17,9 +17,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from tqdm.auto import tqdm
 
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.output import EncodingOutput
-from ..generation.pipeline import ZImagePipeline
+from ..generation.pipeline import ImagePipeline
 from .identity import ModelIdentity, model_identity, text_encoder_of
 from .plan import SweepPlan, error_sentence
 from .store import Store
@@ -112,7 +112,7 @@ def _of_the_text(made, identity):
 class SweepWork:
     "Encode texts, or draw a picture from a stored embedding, and store what comes out."
 
-    model: ZImageTextEncoder | ZImagePipeline
+    model: TextEncoder | ImagePipeline
     store: Store
     alone: bool  # whether each text is encoded by itself
     keep: bool  # whether embeddings are stored
@@ -146,7 +146,7 @@ class SweepWork:
     def _outcomes(self, wanted):
         "Return for each embedding what determines it, the encoding or the exception, and seconds."
         same = {tuple(layers) for _, layers in wanted}
-        if not self.alone and len(same) == 1:
+        if not self.alone and len(same) == 1 and not any(isinstance(layer, tuple) for layer in min(same)):
             with suppress(Exception):  # then one by one, to see which of them cannot be encoded
                 return self._together(wanted, *same)
         return (self._one(text, layer, identity) for text, layers in wanted for layer, identity in layers.items())
@@ -172,7 +172,7 @@ class SweepWork:
         encode = encoder.encode_alone if self.alone else encoder.encode
         start = time.perf_counter()
         try:
-            encoding = encode(text, hidden_layer=layer)
+            encoding = encode(text, hidden_layer=_one_layer(layer))
         except Exception as e:
             encoding = e
         return identity, encoding, time.perf_counter() - start
@@ -185,8 +185,9 @@ class SweepWork:
         try:
             path = self.store.path(identity["encoding"], "safetensors")
             encoding = replace(EncodingOutput.load(path), texts=[text])
-            pipeline = cast(ZImagePipeline, self.model)
-            made = pipeline(encoding, hidden_layer=encoding.hidden_layer, progress=False, **arguments)
+            pipeline = cast(ImagePipeline, self.model)
+            layer = _one_layer(encoding.hidden_layer)
+            made = pipeline(encoding, hidden_layer=layer, progress=False, **arguments)
             made = _of_the_text(made, identity)
         except Exception as e:
             self.store.put(identity, error=error_sentence(e))
@@ -221,6 +222,11 @@ def _run_all(executor, work, items, bar):
         else:
             bar.update(outcome)
     return died
+
+
+def _one_layer(layer):
+    "Return a hidden state as the encoder takes it: None for several side by side, which the family reads."
+    return None if isinstance(layer, tuple) else layer
 
 
 def _staggered(items, others):

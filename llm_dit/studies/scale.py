@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..core.errors import caller_level
 from ..encoding.backends import TransformersBackend
 from ..encoding.output import EncodingOutput, concatenate
-from ..encoding.protocols import BackendConfig
+from ..encoding.protocols import BackendConfig, TextEncoderBackend
 from ..prompts.formatter import FormattedPrompt
 from .run import WorkerDied
 
@@ -206,7 +206,7 @@ class _EncoderWorker:
     def about(self):
         return {
             name: getattr(self.backend, name)
-            for name in ("embedding_dim", "num_layers", "max_length", "model_id", "device", "dtype", "config")
+            for name in (*TextEncoderBackend.__annotations__, "loaded_layers", "config")
         }
 
     def encode(self, texts, options):
@@ -225,6 +225,7 @@ class RayBackend:
     model_id: str
     device: "torch.device"
     dtype: "torch.dtype"
+    loaded_layers: int
     config: BackendConfig
 
     def __init__(
@@ -278,7 +279,7 @@ class RayBackend:
         self,
         texts: Sequence[str | FormattedPrompt],  # exact chat strings
         *,
-        hidden_layer: int = -2,  # which hidden state, as transformers counts them
+        hidden_layer: int | None = None,  # which hidden state; None: the highest it was loaded for
         **options: Any,  # `layers`, as `TransformersBackend.encode` takes them
     ) -> EncodingOutput:  # on the CPU, one `(tokens, dim)` tensor per text, in the order given
         "Encode an equal share of the texts in each worker."

@@ -9,8 +9,8 @@ __all__ = ['SweepInterrupted', 'Sweep']
 from pathlib import Path
 
 from ..core.values import as_int
-from ..encoding.encoder import ZImageTextEncoder
-from ..generation.pipeline import ZImagePipeline
+from ..encoding.encoder import TextEncoder
+from ..generation.pipeline import ImagePipeline
 from .definition import SweepDefinition
 from .plan import SweepPlan, make_plan
 from .results import Results
@@ -39,7 +39,7 @@ class Sweep(SweepDefinition):
 
     def plan(
         self,
-        model: ZImageTextEncoder | ZImagePipeline,  # what computes
+        model: TextEncoder | ImagePipeline,  # what computes
         store: Store | str | Path,  # where results are kept
         *,
         pictures: bool | None = None,  # whether to make pictures; if not given, where the model makes any
@@ -51,7 +51,7 @@ class Sweep(SweepDefinition):
 
     def run(
         self,
-        model: ZImageTextEncoder | ZImagePipeline,  # what computes
+        model: TextEncoder | ImagePipeline,  # what computes
         store: Store | str | Path,  # where results are kept, and found again
         *,
         executor: str | Executor = "serial",  # who computes: a name of EXECUTORS, or an object with `map`

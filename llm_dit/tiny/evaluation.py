@@ -258,7 +258,7 @@ def draw_truth(
 
 
 def draw_with(
-    pipe: Any,  # a `ZImagePipeline` of this package
+    pipe: Any,  # a `ImagePipeline` of this package
 ) -> Draw:
     "Let a pipeline draw."
     return lambda example, seed: pipe(pipe.encoder.backend.encode([example.text]), seed=seed, progress=False).image
@@ -319,7 +319,7 @@ def missed_gates(
 
 # %% ../../nbs/tiny/08_evaluation.ipynb #6c3d7d6a
 def report(
-    pipe: Any,  # a `ZImagePipeline` of this package
+    pipe: Any,  # a `ImagePipeline` of this package
     n: int = 300,  # pictures per suite
     seed: int = 0,  # of scenes, captions and noise
     progress: bool = True,  # show progress bars

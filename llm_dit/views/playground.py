@@ -13,9 +13,9 @@ from IPython.display import HTML
 
 from ..core.errors import show_value
 from ..core.values import as_float, as_path
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.output import EncodingOutput
-from ..generation.pipeline import ZImagePipeline
+from ..generation.pipeline import ImagePipeline
 from ..generation.result import Generation
 from ..prompts.templates import TemplateRegistry
 from .playground_controller import PlaygroundController
@@ -29,7 +29,7 @@ class Playground(widgets.VBox):
 
     def __init__(
         self,
-        source: ZImagePipeline | ZImageTextEncoder,  # with a pipeline, pictures can be made
+        source: ImagePipeline | TextEncoder,  # with a pipeline, pictures can be made
         prompt: str = "a red circle on a blue background",  # what stands in the prompt at first
         registry: TemplateRegistry | None = None,  # where templates come from; the encoder's own if not given
         save_folder: str | Path = "templates",  # where *Save as…* writes
@@ -40,8 +40,8 @@ class Playground(widgets.VBox):
                 f"prompt is a {type(prompt).__name__}, expected text, which can be edited; "
                 "give the content of the user message, and type the rest into its fields."
             )
-        if not isinstance(source, (ZImagePipeline, ZImageTextEncoder)):
-            raise TypeError(f"source is {show_value(source)}: expected a ZImagePipeline or a ZImageTextEncoder.")
+        if not isinstance(source, (ImagePipeline, TextEncoder)):
+            raise TypeError(f"source is {show_value(source)}: expected a ImagePipeline or a TextEncoder.")
         if registry is not None and not isinstance(registry, TemplateRegistry):
             raise TypeError(f"registry is {show_value(registry)}: expected a TemplateRegistry.")
         save_folder, delay = as_path(save_folder, "save_folder"), as_float(delay, "delay", 0)
@@ -54,12 +54,12 @@ class Playground(widgets.VBox):
         self._controller = PlaygroundController(self.model, self.editor, self.viewer, self.painter, delay)
 
     @property
-    def pipeline(self) -> ZImagePipeline | None:
+    def pipeline(self) -> ImagePipeline | None:
         "What makes pictures; None if there is only a text encoder."
         return self.model.pipeline
 
     @property
-    def encoder(self) -> ZImageTextEncoder:
+    def encoder(self) -> TextEncoder:
         "What encodes the words."
         return self.model.encoder
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 from ..core.errors import did_you_mean, first_line
 from ..core.html import styled
 from ..encoding.display import token_strip
-from ..generation.pipeline import ZImagePipeline
+from ..generation.pipeline import ImagePipeline
 from ..generation.preview import LatentPreview
 from ..generation.result import GenerationInterrupted
 from .playground_model import PlaygroundModel, Settings, moved_strip, template_name, text_difference
@@ -83,7 +83,9 @@ class PlaygroundController:
     def settings(self, wanted: Settings) -> None:
         e, v, p = self.editor, self.viewer, self.painter
         e.prompt.value = wanted.prompt
-        v.layer.value = wanted.hidden_layer % (self.model.encoder.backend.num_layers + 1)
+        encoder = self.model.encoder
+        layer = encoder.family.text.layers[-1] if wanted.hidden_layer is None else wanted.hidden_layer
+        v.layer.value = layer % (encoder.backend.num_layers + 1)
         e.put(wanted.system, wanted.thinking, wanted.assistant)
         p.seed.value = wanted.seed
         p.height.value, p.width.value = wanted.height, wanted.width
@@ -228,7 +230,7 @@ class PlaygroundController:
     def _show_picture(self, settings):
         "Make a picture, show it, and add it to the history."
         p, model = self.painter, self.model
-        pipeline = cast(ZImagePipeline, model.pipeline)  # without one nothing asks for a picture
+        pipeline = cast(ImagePipeline, model.pipeline)  # without one nothing asks for a picture
         preview = LatentPreview(pipeline)
 
         def step(pipe, done, timestep, tensors):

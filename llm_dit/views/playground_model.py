@@ -24,9 +24,9 @@ from PIL import Image
 
 from ..core.files import write_file
 from ..core.html import span, strip
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.output import EncodingOutput, align_tokens
-from ..generation.pipeline import ZImagePipeline
+from ..generation.pipeline import ImagePipeline
 from ..generation.result import Generation
 from ..prompts.formatter import FormattedPrompt
 from ..prompts.template_files import Template
@@ -53,10 +53,10 @@ class Settings:
     height: int = 128  # pixels
     width: int = 128  # pixels
     steps: int = 8  # evaluations of the transformer
-    hidden_layer: int = -2  # what heatmaps show; pictures are always made from -2
+    hidden_layer: int | None = None  # what heatmaps show; None: the last that the family reads, as images do
 
     def texts(self) -> _PromptTexts:
-        "Return the texts as `ZImageTextEncoder.format` takes them."
+        "Return the texts as `TextEncoder.format` takes them."
         return _PromptTexts(system=self.system or None, thinking=self.thinking, assistant=self.assistant or None)
 
     def code(
@@ -66,7 +66,7 @@ class Settings:
         "Return a cell that makes the same picture."
         texts = "".join(f"    {name}={value!r},\n" for name, value in self.texts().items() if value is not None)
         return (
-            f"from llm_dit import ZImagePipeline\n\npipe = ZImagePipeline.from_pretrained({model!r})\npipe(\n    "
+            f"from llm_dit import ImagePipeline\n\npipe = ImagePipeline.from_pretrained({model!r})\npipe(\n    "
             f"{self.prompt!r},\n{texts}"
             f"    seed={self.seed}, height={self.height}, width={self.width}, num_inference_steps={self.steps},\n)"
         )
@@ -256,10 +256,10 @@ class PlaygroundModel:
 
     def __init__(
         self,
-        source: ZImagePipeline | ZImageTextEncoder,  # with a pipeline, pictures can be made
+        source: ImagePipeline | TextEncoder,  # with a pipeline, pictures can be made
     ):
-        self.pipeline = source if isinstance(source, ZImagePipeline) else None
-        self.encoder = source.encoder if isinstance(source, ZImagePipeline) else source
+        self.pipeline = source if isinstance(source, ImagePipeline) else None
+        self.encoder = source.encoder if isinstance(source, ImagePipeline) else source
         self.encoding: EncodingOutput | None = None  # what is shown
         self.pinned: EncodingOutput | None = None  # A
         self.generations: list[tuple[Settings, Generation]] = []  # pictures so far, and what they were made from
@@ -301,7 +301,7 @@ class PlaygroundModel:
         on_step: Callable[..., Any] | None = None,  # as `callback_on_step_end` of diffusers
     ) -> Generation:
         "Make a picture and keep it."
-        made = cast(ZImagePipeline, self.pipeline)(  # without one nothing asks for a picture
+        made = cast(ImagePipeline, self.pipeline)(  # without one nothing asks for a picture
             settings.prompt,
             **settings.texts(),
             seed=settings.seed,
@@ -319,7 +319,7 @@ class PlaygroundModel:
         i: int,  # number of a picture
     ) -> tuple[Image.Image, Image.Image, str] | None:
         "Return the last two pictures that were looked at, and a caption; None if they cannot be compared."
-        self._looked_at = [*self._looked_at, i][-2:]
+        self._looked_at = [*self._looked_at[-1:], i]
         first, last = self._looked_at[0], self._looked_at[-1]
         (before, made), (after, remade) = self.generations[first], self.generations[last]
         a, b = made.image, remade.image

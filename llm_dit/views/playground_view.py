@@ -16,7 +16,7 @@ import ipywidgets as widgets
 from PIL import Image
 
 from ..core.html import image, message, styled
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..generation.result import Generation
 from ..prompts.template_files import Template
 from ..prompts.templates import TemplateRegistry
@@ -176,7 +176,7 @@ class Viewer(widgets.VBox):
 
     def __init__(
         self,
-        encoder: ZImageTextEncoder,  # its limit and its layers
+        encoder: TextEncoder,  # its limit and its layers
     ):
         self._make_controls(encoder)
         self.pin = widgets.Button(description="Pin as A", icon="thumb-tack")

@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw
 
 from ..core.html import styled
 from ..encoding.display import token_strip
-from ..encoding.encoder import ZImageTextEncoder
+from ..encoding.encoder import TextEncoder
 from ..encoding.output import EncodingOutput
+from ..encoding.protocols import LayeredBackend
 from ..prompts.template_files import Template
 from ..prompts.templates import TemplateRegistry
 from .plots import figure_png, token_heatmap
@@ -99,10 +100,10 @@ def show_png(picture: widgets.Image, png: bytes) -> None:
     picture.value, picture.layout.display = png, ""
 
 
-def highest_layer(encoder: ZImageTextEncoder) -> int:
+def highest_layer(encoder: TextEncoder) -> int:
     "Return the highest hidden state that a backend can give: of a loaded model, as many as it has layers."
-    model = getattr(encoder.backend, "model", None)
-    return len(model.layers) if model is not None and hasattr(model, "layers") else encoder.backend.num_layers - 1
+    backend = encoder.backend
+    return backend.loaded_layers if isinstance(backend, LayeredBackend) else backend.num_layers - 1
 
 
 def close_parts(widget: widgets.DOMWidget) -> None:
@@ -191,7 +192,7 @@ class TemplateBrowser(widgets.VBox):
 class LayerExplorer(widgets.VBox):
     "One prompt, layer by layer: a slider and the heatmap of that layer."
 
-    def __init__(self, encoder: ZImageTextEncoder, prompt: str, **kwargs):
+    def __init__(self, encoder: TextEncoder, prompt: str, **kwargs):
         self.encoder = encoder
         self.prompt = widgets.Text(prompt, description="prompt", layout=widgets.Layout(width="40em"))
         self.layer = widgets.IntSlider(highest_layer(encoder), min=0, max=highest_layer(encoder), description="layer")
