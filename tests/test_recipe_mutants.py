@@ -442,7 +442,7 @@ class Recorder:
 )
 def test_the_program_makes_the_same_recipe(monkeypatch, changes, needed):
     pipe = Recorder()
-    monkeypatch.setattr("llm_dit.ZImagePipeline", pipe, raising=False)
+    monkeypatch.setattr("llm_dit.ImagePipeline", pipe, raising=False)
     monkeypatch.setattr("llm_dit.EncodingOutput", Recorder(), raising=False)
     monkeypatch.setattr(Image, "open", lambda path: "image")
     monkeypatch.setattr(torch, "load", lambda path: "tensor")

@@ -106,6 +106,9 @@ DELEGATES = {
         "AutoConfig",
         "AutoProcessor",
         "cls",
+        "door",
+        "ImagePipeline",
+        "TextEncoder",
         "TransformersBackend",
         "ZImagePipeline",
         "ZImageTextEncoder",
@@ -131,7 +134,7 @@ def test_every_loader_asks_for_safetensors():
     loaders = [(module, name) for module, name, _ in found if module.partition("/")[0] in ("encoding", "generation")]
     assert loaders == [
         ("encoding/loading.py", "loader.from_pretrained"),
-        ("generation/loading.py", "diffusers.ZImagePipeline.from_pretrained"),
+        ("generation/loading.py", "pipeline.from_pretrained"),
         ("generation/lora.py", "pipe.load_lora_weights"),
         ("generation/model_parts.py", "kind.from_pretrained"),
         ("generation/model_parts.py", "kind.from_single_file"),

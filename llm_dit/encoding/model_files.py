@@ -124,15 +124,18 @@ def resolve_model(
     return path
 
 # %% ../../nbs/encoding/13_model_files.ipynb #41529222
+def _ask_nobody(hub):
+    "Keep huggingface_hub from asking what to call this program, even for a file that is here."
+    if hub.get("local_files_only"):
+        constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
 def component_subfolders(
     model: str,  # Hub id or path of a folder
     **hub: Any,  # `revision`, `cache_dir`, `local_files_only`, as transformers takes them
 ) -> tuple[str, str]:  # subfolders of the tokenizer and the text encoder, empty for a plain transformers folder
     "Return where in a model tokenizer and text encoder lie; `FileNotFoundError` if there is no text encoder."
-    if hub.get("local_files_only"):
-        constants.HF_HUB_DISABLE_TELEMETRY = (
-            True  # else huggingface_hub asks the Hub what to call this program, even for a file that is here
-        )
+    _ask_nobody(hub)
     folder = Path(model)
     check_path(str(model))
     if folder.is_file():
@@ -326,6 +329,7 @@ def pipeline_of(
     path = _look_up(model)[0]
     index = Path(path, "model_index.json")
     if not Path(path).exists() and not looks_like_path(path):
+        _ask_nobody(hub)
         try:
             index = Path(cached_file(path, index.name, _raise_exceptions_for_missing_entries=False, **hub) or index)
         except OSError:  # said by whoever loads it

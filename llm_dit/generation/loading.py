@@ -99,7 +99,7 @@ def as_encoder(
     source: Any,  # a folder, a file, a Hub id, a backend, or an encoder
     config: BackendConfig,  # for one that is loaded
     family: Family = USUAL,  # of the model
-    kind: type[TextEncoder] = TextEncoder,  # of what is made
+    door: type[TextEncoder] = TextEncoder,  # of what is made
 ) -> TextEncoder:
     "Return a text encoder from what a caller may give for one."
     if isinstance(source, TextEncoder):
@@ -110,9 +110,9 @@ def as_encoder(
             "a TextEncoderBackend."
         )
     return (
-        kind.from_pretrained(source, config=config, family=family)
+        door.from_pretrained(source, config=config, family=family)
         if isinstance(source, (str, Path))
-        else kind(source, family=family)
+        else door(source, family=family)
     )
 
 
@@ -121,8 +121,9 @@ def _assemble(path, config, dtype, spec, transformer, vae):
 
     `ValueError` if the scheduler cannot be made.
     """
+    pipeline = getattr(diffusers, spec.pipelines[0])
     try:
-        return getattr(diffusers, spec.pipelines[0]).from_pretrained(
+        return pipeline.from_pretrained(
             path,
             text_encoder=None,
             tokenizer=None,
@@ -158,7 +159,7 @@ def load_parts(
     given: LoadingArguments,  # what to load
     options: Mapping[str, Any] = {},  # fields of `BackendConfig`, in place of those of `given.config`
     only: Family | None = None,  # the only family that is expected; None: any that makes images
-    kind: type[TextEncoder] = TextEncoder,  # of the text encoder
+    door: type[TextEncoder] = TextEncoder,  # of the text encoder
 ) -> LoadedParts:
     "Load and place the parts of a model."
     config = _checked_config(given, options)
@@ -179,7 +180,7 @@ def load_parts(
         given.model if given.text_encoder is None else given.text_encoder,
         replace(config, device="cpu", quantization=None) if apart else config,
         family,
-        kind,
+        door,
     )
     if plan.frees_encoder:
         cast(FreeableBackend, encoder.backend).free()  # while the transformer is loaded

@@ -305,9 +305,9 @@ def _check_width(encoder, transformer, field):
         )
 
 
-def _load_again(kind, arguments, loras, scheduler):
+def _load_again(door, arguments, loras, scheduler):
     "Do in another process what a pickled pipeline says."
-    pipeline = kind.from_pretrained(**vars(arguments))
+    pipeline = door.from_pretrained(**vars(arguments))
     pipeline.pipe.scheduler = scheduler
     for lora in loras:
         pipeline.load_lora(lora.source, lora.weight, lora.name)
@@ -321,9 +321,9 @@ def _load_again(kind, arguments, loras, scheduler):
 
 def _moved(pipeline, device, dtype):
     "Return a pipeline like another on a device and in a dtype; `ValueError` if changes of weights would be lost."
-    _, (kind, arguments, loras, scheduler) = pipeline.__reduce__()
+    _, (door, arguments, loras, scheduler) = pipeline.__reduce__()
     config = replace(arguments.config, device=str(device), dtype=dtype)
-    moved = _load_again(kind, replace(arguments, config=config), loras, scheduler)
+    moved = _load_again(door, replace(arguments, config=config), loras, scheduler)
     if changed := [part for part, found in pipeline.weights.items() if moved.weights[part] != found]:
         raise ValueError(
             f"The {changed[0]} was changed since it was loaded, which would be lost; save it, and load the "

@@ -165,7 +165,8 @@ class TemplateRegistry(Mapping[str, Template]):
         package = Path(str(files("llm_dit")))
         places = [package / "shipped_templates", package.parent / "templates"]
         place = next((p for p in places if p.is_dir()), places[0])
-        return cls(*sorted(p for p in place.glob("*") if p.is_dir() and p.name != "__pycache__"))
+        folders = sorted(p for p in place.glob("*") if p.is_dir() and p.name != "__pycache__")
+        return cls(*(folders or [place]))
 
     @classmethod
     def layered(
