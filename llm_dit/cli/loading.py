@@ -12,7 +12,7 @@ from typing import Any
 from .options import Parameter
 from .parameters import API
 from ..core.errors import first_line
-from ..families.registry import USUAL
+from ..families.registry import drawing_families
 
 # %% ../../nbs/cli/04_loading.ipynb #fd575161
 def load(
@@ -30,7 +30,7 @@ def load(
         reason = first_line(e, 200)
         raise ValueError(
             f"{given.get('model', 'tiny')} cannot be loaded ({type(e).__name__}: {reason}); "
-            f"expected a model of {USUAL.name} in diffusers' layout."
+            f"expected a model of {' or '.join(each.name for each in drawing_families())} in diffusers' layout."
         ) from e
 
 

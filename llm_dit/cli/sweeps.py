@@ -50,16 +50,18 @@ def _run(asked: Any, kept: Any, given: dict) -> Any:
     from llm_dit.families.registry import USUAL
     from llm_dit.studies.scale import RayExecutor
 
-    own = max((find_family(given.get("model", "tiny")) or USUAL).text.layers)
+    pictures = given.get("pictures", True)
+    named = given.get("model", "tiny") if pictures else given.get("text_encoder") or given.get("model", "tiny")
+    hub = {name: given[name] for name in ("revision", "cache_dir", "local_files_only") if name in given}
+    own = max((find_family(named, **hub) or USUAL).text.layers)
     highest = max(own if cell.get("hidden_layer") is None else cell["hidden_layer"] for cell in asked.cells())
     given = {"hidden_layer": highest if highest < 0 else -1} | given
     options = {name: value for name, value in given.items() if name in API["run"]}
     if options.get("executor") == "ray":
         options["executor"] = RayExecutor(**{name: value for name, value in given.items() if name in API["ray"]})
-    if options.get("pictures", True):
+    if pictures:
         source = load_pipeline([], given)
     else:
-        named = given.get("text_encoder") or given.get("model", "tiny")
         source = load(TextEncoder, given | dict(model=named), API["encoder"])
     try:
         return asked.run(source, kept, **options)

@@ -161,6 +161,10 @@ def blend_layers(
     match_norms: bool = False,  # whether each layer's tokens first get the norms that they have here
 ) -> _E:
     "Return the weighted sum of layers of the same pass."
+    if isinstance(encoding.hidden_layer, tuple):
+        raise ValueError(
+            f"This encoding holds the layers {encoding.hidden_layer} side by side; choose one with layer(…) first."
+        )
     if not isinstance(weights, Mapping):
         raise TypeError(
             f"weights is {show_value(weights)}: expected a dictionary layer → weight, as in blend_layers({{-3: 0.7, "

@@ -26,6 +26,7 @@ from llm_dit.encoding.protocols import (
     IncrementalBackend,
     TextEncoderBackend,
     TokenizingBackend,
+    can,
 )
 from .rows import join_layers, read_rows
 from ..families.family import Family
@@ -108,6 +109,20 @@ def _spans_of(text, messages):
         spans.append(Span(message["role"], start, done))
     return tuple([*spans, Span("special", done, len(text))] if done < len(text) else spans)
 
+
+def _family_of(model, config, only):
+    "Return the family of a model; one sentence if it is none that is known."
+    found = find_family(model, **config.hub_options())
+    if found is None:
+        known = " or ".join(each.name for each in ([only] if only else FAMILIES.values()))
+        named = pipeline_of(model, **config.hub_options()) or "that model_index.json does not name"
+        other = "" if only else ", or family=… with a record of its own"
+        raise ValueError(
+            f"{model} was made for the pipeline {named}, which is of no known family; expected a model of "
+            f"{known}{other}."
+        )
+    return found
+
 # %% ../../nbs/encoding/23_encoder.ipynb #af995001
 class TextEncoder:
     """Template, formatter and backend in one: prompts in, one `(tokens, dim)` tensor per prompt out.
@@ -132,7 +147,7 @@ class TextEncoder:
                 "object with the members of TextEncoderBackend, such as TransformersBackend."
             )
         self.backend = cast(TextEncoderBackend, backend)
-        said = self.backend.family if isinstance(self.backend, FamilyBackend) else None
+        said = self.backend.family if can(self.backend, FamilyBackend) else None
         self.family = self._checked_family(family or said)
         own = self.family.text.chat_form
         if formatter not in (None, own, "tokenizer"):
@@ -159,22 +174,10 @@ class TextEncoder:
         own = ["model", "templates", "config", "formatter", "family"]
         check_known(options, [*own, *(field.name for field in fields(BackendConfig))], "from_pretrained")
         config = (config or BackendConfig()).with_options(**options)
-        family = cls._checked_family(family or cls._family_of(model, config))
+        family = cls._checked_family(family or _family_of(model, config, cls.only))
         return cls(
             TransformersBackend.from_pretrained(model, config.for_text(family.text)), templates, formatter, family
         )
-
-    @classmethod
-    def _family_of(cls, model, config):
-        "Return the family of a model; one sentence if it is none that is known."
-        found = find_family(model, **config.hub_options())
-        if found is None:
-            known = " or ".join(each.name for each in ([cls.only] if cls.only else FAMILIES.values()))
-            raise ValueError(
-                f"{model} was made for the pipeline {pipeline_of(model, **config.hub_options())!r}, which is of no "
-                f"known family; expected a model of {known}, or family=… with a record of its own."
-            )
-        return found
 
     @classmethod
     def _checked_family(cls, family):
@@ -266,7 +269,12 @@ class TextEncoder:
         text = self.family.text
         if text.dropped_rows != "prefix":
             return text.dropped_rows
-        return len(cast(TokenizingBackend, self.backend).tokenizer(surround_prompt("", text.prefix))[0])
+        if not can(self.backend, TokenizingBackend):
+            raise TypeError(
+                f"dropped_rows='prefix' is counted by the tokenizer, and {type(self.backend).__name__} has none; "
+                "give a number of rows."
+            )
+        return len(self.backend.tokenizer(surround_prompt("", text.prefix))[0])
 
     def find_template(
         self,

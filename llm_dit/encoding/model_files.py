@@ -334,7 +334,10 @@ def pipeline_of(
             index = Path(cached_file(path, index.name, _raise_exceptions_for_missing_entries=False, **hub) or index)
         except OSError:  # said by whoever loads it
             return None
-    return read_json(index).get("_class_name", "") if index.is_file() else None
+    try:
+        return read_json(index).get("_class_name", "") if index.is_file() else None
+    except ValueError:  # damaged, which a text encoder need not know
+        return None
 
 
 def find_family(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TextEncoderBackend', 'LayeredBackend', 'IncrementalBackend', 'FreeableBackend', 'FingerprintedBackend',
-           'CachingBackend', 'TokenizingBackend', 'FamilyBackend', 'LocalBackend', 'layers_needed', 'wanted_states',
-           'BackendOptions', 'BackendConfig']
+           'CachingBackend', 'TokenizingBackend', 'FamilyBackend', 'LocalBackend', 'can', 'layers_needed',
+           'wanted_states', 'BackendOptions', 'BackendConfig']
 
 # %% ../../nbs/encoding/15_protocols.ipynb #c1719a8f
 from ..core.versions import require
@@ -15,7 +15,7 @@ require("torch")  # before it is imported
 # %% ../../nbs/encoding/15_protocols.ipynb #02b7ad1d
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Any, Protocol, TypedDict, TypeGuard, TypeVar, Unpack, runtime_checkable
 
 import torch
 
@@ -117,6 +117,21 @@ class LocalBackend(TextEncoderBackend, Protocol):
     "A backend whose model is in this process, where it can be looked at, watched and patched."
 
     model: torch.nn.Module  # perhaps without its numbers, while they are away
+
+# %% ../../nbs/encoding/15_protocols.ipynb #5099851f
+_Ability = TypeVar("_Ability")
+
+
+def can(
+    backend: Any,  # a text encoder backend
+    ability: type[_Ability],  # one of the Protocols above
+) -> TypeGuard[_Ability]:
+    """Whether a backend has what a Protocol adds to `TextEncoderBackend`.
+
+    Also if it passes that on to another one by `__getattr__`, which `isinstance` does not see from Python 3.12 on.
+    """
+    members = {name for name in vars(ability) if not name.startswith("_")} | {*ability.__annotations__}
+    return all(hasattr(backend, name) for name in members)
 
 # %% ../../nbs/encoding/15_protocols.ipynb #cd4babf2
 def layers_needed(

@@ -109,7 +109,6 @@ class PipelineSpec:
     max_text_tokens: Callable[[Mapping[str, Any]], int]  # rows that the transformer can take
     text_limit: Callable[[Mapping[str, Any]], str]  # what sets that limit, for the sentence about it
     max_patches: Callable[[Mapping[str, Any]], tuple[int, int]]  # rows and columns of patches
-    width: Callable[[Mapping[str, Any]], int]  # numbers in a position of the transformer
     activations: Callable[[Mapping[str, Any]], int]  # numbers that a block needs at once, for each position
     describe: Callable[[Mapping[str, Any]], str]  # the size of a transformer, for a repr
     shift: Callable[[int, Mapping[str, Any]], float]  # `mu` for so many positions, by the scheduler's configuration
@@ -139,6 +138,12 @@ class Family:
     def __post_init__(self):
         if self.image and not self.pipelines:
             object.__setattr__(self, "pipelines", self.image.pipelines)
+        rows = self.text.dropped_rows or self.text.pad_to or len(self.text.layers) > 1
+        if self.image and rows:
+            raise ValueError(
+                f"{self.name} reads several hidden states, or not the rows of all tokens: images are not made from "
+                "that yet; leave image out, so that texts are encoded."
+            )
         if isinstance(self.pipelines, str):
             raise TypeError(f"pipelines={self.pipelines!r}: expected several names, such as ({self.pipelines!r},).")
 

@@ -25,8 +25,11 @@ def register_family(
 ) -> Family:  # the same
     """Let models of a family be found by the pipeline that their `model_index.json` names, and by their short names.
 
-    A record of the same name is replaced. `ValueError` if a pipeline or a short name belongs to another family.
+    A record of the same name is replaced. `ValueError` if a pipeline or a short name belongs to another family, or
+    the name to one that comes with this package.
     """
+    if family.name == USUAL.name and family is not USUAL:
+        raise ValueError(f"{family.name} comes with this package; give your record another name.")
     for other in FAMILIES.values():
         taken = [*{*other.pipelines} & {*family.pipelines}, *other.models.keys() & family.models.keys()]
         if other.name != family.name and taken:

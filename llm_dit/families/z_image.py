@@ -34,11 +34,6 @@ def _max_patches(config):
     return config["axes_lens"][1], config["axes_lens"][2]
 
 
-def _width(config):
-    "Return the numbers in a position."
-    return config["dim"]
-
-
 def _activations(config):
     "Return the numbers that a block needs at once for each position: attention, and the feed-forward layer's three."
     return 8 * config["dim"] + 3 * int(config["dim"] / 3 * 8)
@@ -86,7 +81,6 @@ _IMAGE = PipelineSpec(
     max_text_tokens=max_text_tokens,
     text_limit=_text_limit,
     max_patches=_max_patches,
-    width=_width,
     activations=_activations,
     describe=_describe,
     shift=_shift,

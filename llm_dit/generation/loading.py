@@ -163,6 +163,8 @@ def load_parts(
 ) -> LoadedParts:
     "Load and place the parts of a model."
     config = _checked_config(given, options)
+    if only:
+        check_given(only.drawing(), **given.loaded_parts())
     path = find_model(given.model, given.own_parts, only, **config.hub_options())
     family = find_family(path, **config.hub_options()) or USUAL
     spec, config = family.drawing(), config.for_text(family.text)

@@ -36,7 +36,7 @@ from llm_dit.encoding.model_files import (
     find_family,
     resolve_model,
 )
-from ..encoding.protocols import BackendConfig, layers_needed
+from ..encoding.protocols import layers_needed
 from ..encoding.weight_files import read_json
 from ..families.family import PipelineSpec
 from ..families.registry import USUAL, published_configs
@@ -109,8 +109,8 @@ def _check_configs(path, configs, spec):
         kind = config.get("_class_name") or config.get("model_type") or "of no named kind"
         if missing:
             raise ValueError(
-                f"The {part} of {path} ({kind}) is not supported: its configuration has no {missing[0]}; expected a "
-                f"{spec.pipelines[0]}'s."
+                f"The {part} of {path} ({kind}) is not supported: its configuration has no {missing[0]}; expected one "
+                f"of a model of {spec.pipelines[0]}."
             )
         odd = {name: "a whole number" for name in counts[part] if not _is_count(config[name])}
         odd |= {name: "a list of whole numbers" for name in lists[part] if not _is_list_of_counts(config[name])}
@@ -296,8 +296,8 @@ def memory_plans(
 ) -> list[MemoryPlan]:  # fast, balanced and low; of a model without transformer only the first
     "Count what each plan needs, from configurations alone."
     configs, family = model_configs(model, **hub), find_family(model, **hub) or USUAL
-    own = BackendConfig(hidden_layer=hidden_layer, max_length=tokens).for_text(family.text)
-    hidden_layer, tokens = cast(int, own.hidden_layer), cast(int, own.max_length)
+    hidden_layer = max(family.text.layers) if hidden_layer is None else hidden_layer
+    tokens = family.text.max_length if tokens is None else tokens
     parts = {part: _build_part(model, part, config, hidden_layer) for part, config in configs.items()}
     weights = {
         part: count_bytes(module, dtype, None if part == "vae" else quantization)
@@ -306,7 +306,7 @@ def memory_plans(
     }
     usual = configs.get("vae", {}).get("sample_size", 1024)
     sizes = (height or usual, width or usual, tokens, images, dtype.itemsize)
-    activations = activation_bytes(configs, family.drawing(), *sizes)
+    activations = activation_bytes(configs, family.image or USUAL.drawing(), *sizes)
     pieces = (
         [
             count_bytes(child, dtype, quantization)

@@ -21,7 +21,7 @@ from ..encoding.backends import TransformersBackend
 from ..encoding.encoder import TextEncoder
 from ..encoding.fingerprints import PartFingerprint
 from ..encoding.model_files import component_subfolders, hub_folder, resolve_model
-from ..encoding.protocols import LocalBackend
+from ..encoding.protocols import LocalBackend, can
 from ..encoding.weight_files import weight_files
 
 # %% ../../nbs/generation/16_part_fingerprints.ipynb #c4a4e31a
@@ -54,7 +54,7 @@ def watch_parts(
 ) -> dict[str, PartFingerprint]:
     "Return fingerprints that follow the changes of the parts of a pipeline, by part."
     backend, found = encoder.backend, {}
-    if isinstance(backend, LocalBackend) and isinstance(backend.model, torch.nn.Module):
+    if can(backend, LocalBackend) and isinstance(backend.model, torch.nn.Module):
         found["text_encoder"] = PartFingerprint(_encoder_files(backend)).watch(lambda: backend.model)
     for part in ("transformer", "vae"):
         fingerprint = reading.get(part) or PartFingerprint()

@@ -63,11 +63,12 @@ class ImagePipeline(LoadedModel):
         attention_backend: str | None = None,  # in diffusers' names, such as "flash"; None is the default
         cache_threshold: float | None = None,  # cache-dit skips blocks that change less than this share
         quantization: str | None = None,  # how the transformer was quantised, for the recipe
+        family: Family | None = None,  # what the model is; None: what diffusers' class says
     ):
         check_speed_options(attention_backend, cache_threshold, compile)
-        self.family = _family_of(pipe, self.only)
+        self.family = family or _family_of(pipe, self.only)
         check_pair(pipe.transformer, pipe.vae, self.family.drawing())
-        _check_width(encoder, pipe.transformer, self.family.drawing().text_width)
+        _check_encoder(encoder, pipe.transformer, self.family)
         self.encoder, self.pipe, self.model_id, self.revision = encoder, pipe, model_id, revision
         self.plan, self.cache_threshold, self.quantization = plan, cache_threshold, quantization
         self.device = pipe._execution_device
@@ -105,6 +106,7 @@ class ImagePipeline(LoadedModel):
             attention_backend,
             cache_threshold,
             loaded.quantization,
+            loaded.family,
         )
         made.defaults = generation_defaults(loaded.pipe.scheduler, made.family.drawing(), transformer is not None)
         made._fingerprints, made._loaded_with = loaded.fingerprints, loaded.arguments
@@ -288,15 +290,21 @@ class ImagePipeline(LoadedModel):
 # %% ../../nbs/generation/25_pipeline.ipynb #5a190273
 def _family_of(pipe, only):
     "Return the family that diffusers' pipeline belongs to; `ValueError` if there is none, or another than expected."
-    family = next(filter(None, (family_of_pipeline(kind.__name__) for kind in type(pipe).__mro__)), None)
+    family = next(filter(None, (family_of_pipeline(kind.__name__) for kind in type(pipe).__mro__)), only)
     if family is None or family is not (only or family):
         expected = only.pipelines[0] if only else " or ".join(each.pipelines[0] for each in drawing_families())
-        raise ValueError(f"pipe is a {type(pipe).__name__}; expected a {expected} of diffusers.")
+        raise ValueError(f"pipe is of the class {type(pipe).__name__}; expected diffusers' {expected}.")
     return family
 
 
-def _check_width(encoder, transformer, field):
-    "Raise a `ValueError` if an encoder's rows are not as wide as those that a transformer takes."
+def _check_encoder(encoder, transformer, family):
+    "Raise a `ValueError` if an encoder reads what another family reads, or its rows are of another width."
+    if encoder.family.text != family.text:
+        raise ValueError(
+            f"The text encoder reads what {encoder.family.name} reads, and this pipeline is {family.name}'s; give an "
+            "encoder of that family, or leave text_encoder out."
+        )
+    field = family.drawing().text_width
     wanted, found = transformer.config[field], encoder.backend.embedding_dim * len(encoder.family.text.layers)
     if found != wanted:
         raise ValueError(

@@ -21,7 +21,7 @@ import torch
 from ..core.values import short_name
 from ..encoding.fingerprints import foreign_hooks
 from ..encoding.output import EncodingOutput
-from ..encoding.protocols import LocalBackend
+from ..encoding.protocols import LocalBackend, can
 from .environment import dtype_name, installed_versions, rounding_switches
 from .hashes import hash_ids, hash_image, hash_tensor
 from .model import LoadedModel
@@ -80,7 +80,7 @@ def _tiles(vae, height, width):
 
 def _changes_by_caller(pipe, backend, height, width):
     "Return what changes an image and is seen in no weight: the caller's hooks, and tiles of other sizes."
-    language_model = backend.model if isinstance(backend, LocalBackend) else None
+    language_model = backend.model if can(backend, LocalBackend) else None
     parts = {"transformer": pipe.transformer, "vae": pipe.vae, "text_encoder": language_model}
     found = {part: foreign_hooks(module) for part, module in parts.items() if isinstance(module, torch.nn.Module)}
     named = {f"hooks on the {part}": ", ".join(hooks) for part, hooks in found.items() if hooks}

@@ -19,7 +19,7 @@ from ..encoding.embedding_cache import weights_fingerprint
 from ..encoding.encoder import TextEncoder
 from ..encoding.fingerprints import foreign_hooks, module_config
 from ..encoding.output import EncodingOutput
-from ..encoding.protocols import FingerprintedBackend, LocalBackend
+from ..encoding.protocols import FingerprintedBackend, LocalBackend, can
 from ..generation.environment import installed_versions, rounding_switches
 from ..generation.pipeline import ImagePipeline
 from ..prompts.formatter import FormattedPrompt
@@ -53,9 +53,9 @@ def _config_hash(*modules):
 # %% ../../nbs/studies/03_identity.ipynb #0f23899a
 def _backend_weights(backend):
     "Return the fingerprint of a backend's weights; None if it has neither a method for it nor a model."
-    if isinstance(backend, FingerprintedBackend):
+    if can(backend, FingerprintedBackend):
         return backend.weights_fingerprint()
-    return weights_fingerprint(backend.model) if isinstance(backend, LocalBackend) else None
+    return weights_fingerprint(backend.model) if can(backend, LocalBackend) else None
 
 
 def _about_encoder(encoder):
@@ -67,8 +67,11 @@ def _about_encoder(encoder):
         for name in ("revision", "on_overflow", "quantization", "pack_weights")
         if hasattr(config, name)
     }
-    weights = _backend_weights(backend)
-    if isinstance(backend, LocalBackend):
+    weights, text = _backend_weights(backend), encoder.family.text
+    rows = {name: getattr(text, name) for name in ("dropped_rows", "pads", "pad_to")}
+    if any(value not in (0, "none") for value in rows.values()):
+        options["rows"] = rows
+    if can(backend, LocalBackend):
         options["config"] = _config_hash(backend.model)
         if hooks := foreign_hooks(backend.model):
             options["hooks"] = hooks

@@ -140,11 +140,11 @@ class SweepPlan:
 def _makes_pictures(model, pictures):
     "Return whether a model is to make pictures; `ValueError` if it cannot."
     if not isinstance(model, (TextEncoder, ImagePipeline)):
-        raise TypeError(f"{type(model).__name__} cannot run a sweep; expected a TextEncoder or a ImagePipeline.")
+        raise TypeError(f"{type(model).__name__} cannot run a sweep; expected a TextEncoder or an ImagePipeline.")
     can = isinstance(model, ImagePipeline)
     pictures = can if pictures is None else as_bool(pictures, "pictures")
     if pictures and not can:
-        raise ValueError("pictures=True: a text encoder makes none; give a ImagePipeline.")
+        raise ValueError("pictures=True: a text encoder makes none; give an ImagePipeline.")
     return pictures
 
 

@@ -172,7 +172,7 @@ class SweepWork:
         encode = encoder.encode_alone if self.alone else encoder.encode
         start = time.perf_counter()
         try:
-            encoding = encode(text, hidden_layer=_one_layer(layer))
+            encoding = replace(encode(text, hidden_layer=_one_layer(layer)), layers={})
         except Exception as e:
             encoding = e
         return identity, encoding, time.perf_counter() - start

@@ -258,10 +258,11 @@ def draw_truth(
 
 
 def draw_with(
-    pipe: Any,  # a `ImagePipeline` of this package
+    pipe: Any,  # an `ImagePipeline` of this package
 ) -> Draw:
     "Let a pipeline draw."
-    return lambda example, seed: pipe(pipe.encoder.backend.encode([example.text]), seed=seed, progress=False).image
+    encode, layer = pipe.encoder.backend.encode, pipe.family.text.hidden_layer
+    return lambda example, seed: pipe(encode([example.text], hidden_layer=layer), seed=seed, progress=False).image
 
 
 def draw_round_trip(

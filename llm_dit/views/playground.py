@@ -41,7 +41,7 @@ class Playground(widgets.VBox):
                 "give the content of the user message, and type the rest into its fields."
             )
         if not isinstance(source, (ImagePipeline, TextEncoder)):
-            raise TypeError(f"source is {show_value(source)}: expected a ImagePipeline or a TextEncoder.")
+            raise TypeError(f"source is {show_value(source)}: expected an ImagePipeline or a TextEncoder.")
         if registry is not None and not isinstance(registry, TemplateRegistry):
             raise TypeError(f"registry is {show_value(registry)}: expected a TemplateRegistry.")
         save_folder, delay = as_path(save_folder, "save_folder"), as_float(delay, "delay", 0)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..core.html import image, message, styled
 from ..encoding.encoder import TextEncoder
+from ..encoding.protocols import layers_needed
 from ..generation.result import Generation
 from ..prompts.template_files import Template
 from ..prompts.templates import TemplateRegistry
@@ -220,7 +221,7 @@ class Viewer(widgets.VBox):
         self.count_text = widgets.HTML()
         self.view = widgets.Dropdown(options=[*VIEWS], description="view")
         self.layer = widgets.IntSlider(
-            backend.num_layers - 1,
+            layers_needed(encoder.family.text.layers[-1], backend.num_layers),
             min=0,
             max=highest_layer(encoder),
             description="layer",

@@ -21,7 +21,7 @@ from ..core.html import styled
 from ..encoding.display import token_strip
 from ..encoding.encoder import TextEncoder
 from ..encoding.output import EncodingOutput
-from ..encoding.protocols import LayeredBackend
+from ..encoding.protocols import LayeredBackend, can
 from ..prompts.template_files import Template
 from ..prompts.templates import TemplateRegistry
 from .plots import figure_png, token_heatmap
@@ -103,7 +103,7 @@ def show_png(picture: widgets.Image, png: bytes) -> None:
 def highest_layer(encoder: TextEncoder) -> int:
     "Return the highest hidden state that a backend can give: of a loaded model, as many as it has layers."
     backend = encoder.backend
-    return backend.loaded_layers if isinstance(backend, LayeredBackend) else backend.num_layers - 1
+    return backend.loaded_layers if can(backend, LayeredBackend) else backend.num_layers - 1
 
 
 def close_parts(widget: widgets.DOMWidget) -> None:
