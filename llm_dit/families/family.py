@@ -36,8 +36,8 @@ class TextSpec:
     layers: tuple[int, ...]  # hidden states that are read, as transformers counts them, side by side in a row
     max_length: int  # tokens that are read, those of the chat form included
     chat_form: Literal["qwen3", "tokenizer", "plain"] = "qwen3"  # who writes the chat string
-    prefix: str = ""  # with "plain": what stands before the user's text
-    suffix: str = ""  # with "plain": what stands after it
+    prefix: str = ""  # with "plain": text written before the user's
+    suffix: str = ""  # with "plain": text written after it
     dropped_rows: int | Literal["prefix"] = 0  # rows left out at the beginning; "prefix": as many as it has tokens
     pads: Literal["none", "zeros"] = "none"  # what follows the rows of the text
     pad_to: int = 0  # rows that each prompt has at least, where there are pads

@@ -316,7 +316,7 @@ def _format_conversation(
 
 # %% ../../nbs/prompts/02_formatter.ipynb #b6cb3412
 def _labelled(text: str) -> list[tuple[str, str]]:
-    "A fixed text as labelled pieces: its control tokens, and what stands between them."
+    "A fixed text as labelled pieces: its control tokens, and the text between them."
     pieces, at = [], 0
     for found in _SPECIAL.finditer(text):
         pieces += [("system", text[at : found.start()]), ("special", found.group())]
@@ -326,8 +326,8 @@ def _labelled(text: str) -> list[tuple[str, str]]:
 
 def surround_prompt(
     prompt: str,  # the user's text
-    prefix: str = "",  # what stands before it
-    suffix: str = "",  # what stands after it
+    prefix: str = "",  # text written before it
+    suffix: str = "",  # text written after it
     special_tokens: str = "escape",  # special-token text in the prompt: "escape", "error" or "allow"
 ) -> FormattedPrompt:
     "Return a prompt with a fixed text around it."
