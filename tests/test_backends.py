@@ -30,7 +30,9 @@ from llm_dit.encoding.protocols import (
     FingerprintedBackend,
     LayeredBackend,
     LocalBackend,
+    ReloadableBackend,
     TokenizingBackend,
+    is_reloadable,
     layers_needed,
 )
 from llm_dit.studies.scale import RayBackend
@@ -47,6 +49,7 @@ LOCAL = {
     TokenizingBackend,
     LocalBackend,
     FamilyBackend,
+    ReloadableBackend,
 }
 
 
@@ -230,6 +233,18 @@ def test_it_gives_its_memory_back(case):
     after = case.backend.encode(TEXTS, hidden_layer=case.layer)
     assert all(x.equal(y) for x, y in zip(before.embeddings, after.embeddings, strict=True))
     assert name is None or name == case.backend.weights_fingerprint()
+
+
+def test_it_is_made_again_with_other_options(case):
+    if not is_reloadable(case.backend):
+        return
+    other = case.backend.replace(max_length=3, on_overflow="window")
+    assert other.max_length == 3 != case.backend.max_length
+    assert (
+        worst(other.encode(["a b"], hidden_layer=case.layer), case.backend.encode(["a b"], hidden_layer=case.layer))
+        <= 1e-5
+    )
+    assert [file.suffix in (".safetensors", ".gguf") for file in case.backend.weight_files()] == [True]
 
 
 def test_an_encoder_takes_it(case):

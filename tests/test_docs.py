@@ -119,7 +119,7 @@ def test_reading_it_in_a_browser(site):
             expect(first).to_be_visible(timeout=20_000)
             expect(first).to_have_attribute("href", re.compile(name))
 
-        visit("encoding/23_encoder.html#llm_dit.encoding.encoder.TextEncoder.encode")
+        visit("encoding/27_encoder.html#llm_dit.encoding.encoder.TextEncoder.encode")
         method = tab.locator("dl.py.method").filter(
             has=tab.locator("dt[id='llm_dit.encoding.encoder.TextEncoder.encode']")
         )
@@ -145,7 +145,7 @@ def test_reading_it_in_a_browser(site):
         expect(tab.locator("mjx-container svg").first).to_be_visible(timeout=20_000)
 
         tab.set_viewport_size({"width": 390, "height": 844})
-        for name in ("index", "encoding/23_encoder", "tutorials/reading_a_heatmap", "research/sampling"):
+        for name in ("index", "encoding/27_encoder", "tutorials/reading_a_heatmap", "research/sampling"):
             visit(f"{name}.html")
             tab.wait_for_load_state("load")
             assert tab.evaluate("document.documentElement.scrollWidth") <= 390, f"{name} is wider than a phone"

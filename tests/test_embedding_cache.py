@@ -162,7 +162,9 @@ def test_an_entry_that_another_process_clears_at_once_is_no_failure(tmp_path, mo
     cache, key = EmbeddingCache(tmp_path), "ab" * 32
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("error")
-        patch.setattr(llm_dit.core.disk_store, "write_file", lambda *given: write(*given).unlink())
+        patch.setattr(
+            llm_dit.core.disk_store, "write_file", lambda *given, **options: write(*given, **options).unlink()
+        )
         cache.put(key, torch.ones(1, 2))
     cache.put(key, torch.ones(1, 2))
     assert [*tmp_path.glob("??/*.safetensors")]

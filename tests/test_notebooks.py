@@ -12,7 +12,7 @@ ALONE = {
     "prompts/04_template_files",
     "prompts/05_templates",
     "generation/25_pipeline",
-    "encoding/08_packed_weights",
+    "encoding/09_packed_weights",
     "views/00_plots",
     "studies/00_store",
     "studies/08_scale",

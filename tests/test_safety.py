@@ -95,7 +95,50 @@ def test_no_loader_reads_pickles():
             if name == "torch.load":
                 assert source.parent.name == "tiny" and options.get("weights_only") == "True"
             if name == "yaml.scan":
-                assert options["Loader"] == "_Loader"
+                assert options["Loader"] == "_safe_loader()"
+
+
+# ---- one room opens
+
+#: Where files are opened beside `core/opening.py`, and why no stranger's file is believed there.
+OPENED = {
+    "cli/images.py": "an image that it has just made",
+    "cli/options.py": "a source file of this package",
+    "core/files.py": "what it writes itself",
+    "encoding/embedding_files.py": "safetensors, once it is known to be a regular file",
+    "encoding/stored_weights.py": "safetensors, after its header was checked",
+    "encoding/tokenizing.py": "what a tokenizer in memory says of itself",
+    "encoding/weight_files.py": "safetensors, after its header was read",
+    "generation/lora_files.py": "safetensors, after its header was checked",
+    "generation/provenance.py": "what it has just written",
+    "prompts/template_lint.py": "the vocabulary that an installed package ships",
+    "studies/identity.py": "weights that diffusers has just written",
+    "studies/store.py": "the index, which is appended to and no link",
+}
+OPENERS = {"open", "os.open", "Image.open", "json.load", "json.loads", "yaml.load", "yaml.safe_load", "safe_open"}
+
+
+def test_one_room_opens():
+    """All other rooms open files through it, but for the training, which reads what it wrote."""
+    found = {
+        place(source)
+        for source in sorted((ROOT / "llm_dit").rglob("*.py"))
+        for name, _, _ in calls(source)
+        if name in OPENERS or name.rpartition(".")[2] in ("read_text", "read_bytes")
+    }
+    assert {each for each in found if not each.startswith("tiny/")} == {*OPENED, "core/opening.py"}
+
+
+def test_what_is_allocated_has_a_dtype():
+    """Else it has the one that some library has set for the whole process at that moment."""
+    makers = {f"torch.{name}" for name in ("randn", "rand", "zeros", "ones", "empty", "full", "linspace", "eye")}
+    found = [
+        f"{place(source)}: {ast.unparse(node)}"
+        for source in sorted((ROOT / "llm_dit").rglob("*.py"))
+        for name, options, node in calls(source)
+        if name in makers and "dtype" not in options and source.parent.name != "tiny"
+    ]
+    assert not found
 
 
 #: What reads no weights itself: tokenizers and configurations, and what leads to a loader that is looked at here.

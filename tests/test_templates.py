@@ -52,7 +52,7 @@ WRONG = [  # content, line that is named (None: the file as a whole), key, and w
     ("---\nname: a\n\tb: c\n---\n", 3, None, "not valid YAML"),
     ("---\nname: a\ntags: [a\n---\n", 4, None, "not valid YAML"),
     ("---\nname: a\nd: noir: dark\n---\n", 3, None, "not valid YAML (mapping values are not allowed in this context)"),
-    ("---\nname: a\nd: \x01\n---\n", 1, None, "not valid YAML (unacceptable character"),
+    ("---\nname: a\nd: \x01\n---\n", 3, None, "has the control character U+0001"),
     ("---\n- name\n---\n", 2, None, "is not a list of keys"),
     ("---\nname: a\n[b]: c\n---\n", 3, None, "a key is not a word"),
     ('---\nname: a\n"": c\n---\n', 3, None, "a key is not a word"),

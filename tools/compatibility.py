@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = (
-    "core/05_versions",
-    "encoding/04_output",
-    "encoding/09_embedding_cache",
-    "encoding/06_prefix_cache",
-    "encoding/10_weight_files",
-    "encoding/21_backends",
-    "encoding/23_encoder",
+    "core/07_versions",
+    "encoding/05_output",
+    "encoding/10_embedding_cache",
+    "encoding/07_prefix_cache",
+    "encoding/11_weight_files",
+    "encoding/25_backends",
+    "encoding/27_encoder",
     "generation/02_recipe",
     "generation/04_memory",
     "generation/25_pipeline",

@@ -53,12 +53,12 @@ TESTS = {
         )
         for number, module in (("03", "front_matter"), ("04", "template_files"), ("05", "templates"))
     },
-    "planning": ("test_planning.py", "encoding/05_planning", ""),
+    "planning": ("test_planning.py", "encoding/06_planning", ""),
     "recipe": ("test_recipe_mutants.py", "generation/02_recipe", ""),
     "hashes": ("test_recipe_mutants.py", "generation/00_hashes", ""),
     "environment": ("test_recipe_mutants.py", "generation/01_environment", ""),
     "result": ("test_recipe_mutants.py", "generation/03_result", ""),
-    "disk_store": ("test_store.py", "core/07_disk_store", ""),
+    "disk_store": ("test_store.py", "core/09_disk_store", ""),
     "store": (
         "test_store.py",
         "studies/00_store",

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from .messages import say
 from .parameters import API, Model
 
 # %% ../../nbs/cli/15_benchmark_commands.ipynb #3acab680
@@ -70,14 +71,14 @@ def _finish(table, as_json):
     from llm_dit.cli.benchmark import missed
 
     if as_json:
-        typer.echo(json.dumps(dict(settings=table.attrs, rows=table.to_dict("records")), indent=1))
+        say(json.dumps(dict(settings=table.attrs, rows=table.to_dict("records")), indent=1))
     else:
-        typer.echo(
+        say(
             ", ".join(f"{name} {value}" for name, value in table.attrs.items())
             + "\n"
             + table.to_string(index=False, float_format="{:.3f}".format)
         )
     sentences = missed(table)
     for sentence in sentences:
-        typer.echo(f"missed: {sentence}", err=True)
+        say(f"missed: {sentence}", err=True)
     raise typer.Exit(int(bool(sentences)))

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from .messages import say
 from .parameters import Device, Model
 
 # %% ../../nbs/cli/11_checkpoint_commands.ipynb #e3a568fd
@@ -28,12 +29,12 @@ def tiny_eval(
     from llm_dit.tiny.model_card import write_card
 
     table = report(ImagePipeline.from_pretrained(model, device=device), n, seed)
-    typer.echo(table.to_string(index=False))
+    say(table.to_string(index=False))
     if card:
-        typer.echo(f"model card: {write_card(resolve_model(model), table)}")
+        say(f"model card: {write_card(resolve_model(model), table)}")
     missed = missed_gates(table)
     for sentence in missed:
-        typer.echo(f"missed: {sentence}")
+        say(f"missed: {sentence}")
     raise typer.Exit(int(bool(missed)))
 
 # %% ../../nbs/cli/11_checkpoint_commands.ipynb #09e26af7
@@ -59,4 +60,4 @@ def tiny_train(
     train(work, stage or STAGES, str(best_device(device)))
     if export:
         export_checkpoint(work, export)
-        typer.echo(f"checkpoint: {export}")
+        say(f"checkpoint: {export}")

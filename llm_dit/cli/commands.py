@@ -20,7 +20,7 @@ from .checkpoint_commands import tiny_eval, tiny_train
 from .embeddings import encode
 from .environment import info, smoke_test
 from .images import generate, reproduce
-from .messages import error_sentence, is_refusal, show_warning
+from .messages import error_sentence, is_refusal, say, show_warning
 from .playground import playground
 from .sweeps import sweep
 from .template_commands import lint_templates, list_templates, search_templates, show_template
@@ -33,14 +33,14 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as e:
-            typer.echo(f"llm-dit: {e if str(e) else 'stopped'}", err=True)
+            say(f"llm-dit: {e if str(e) else 'stopped'}", err=True)
             raise typer.Exit(130) from None
 
 
 def _show_version(wanted: bool) -> None:
     "Print the version and end."
     if wanted:
-        typer.echo(f"llm-dit {__version__}")
+        say(f"llm-dit {__version__}")
         raise typer.Exit
 
 
@@ -94,7 +94,7 @@ def main() -> None:
         except Exception as e:
             if not is_refusal(e):
                 raise
-            typer.echo(f"llm-dit: {error_sentence(e)}", err=True)
+            say(f"llm-dit: {error_sentence(e)}", err=True)
             raise SystemExit(2) from None
     if isinstance(code, int) and code:
         raise SystemExit(code)

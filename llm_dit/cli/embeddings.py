@@ -13,8 +13,10 @@ import typer
 
 from .checks import check_encoding_outputs, check_text
 from .loading import load
+from .messages import say
 from .options import with_options
 from .parameters import API, SHORT_OPTIONS, Prompts
+from ..core.files import write_file
 
 # %% ../../nbs/cli/06_embeddings.ipynb #7a424632
 @with_options({"Text": API["text"], "Encoding": API["encode"], "Model": API["encoder"]}, SHORT_OPTIONS)
@@ -34,11 +36,12 @@ def encode(
     encoder = load(TextEncoder, given, API["encoder"])
     options = {name: value for name, value in given.items() if name in {**API["text"], **API["encode"]}}
     encoding = encoder.encode(list(prompt), **options)
-    typer.echo(repr(encoding))
+    say(repr(encoding))
     if save:
-        typer.echo(f"embedding: {encoding.save(save)}")
+        say(f"embedding: {encoding.save(save)}")
     if heatmap:
         from llm_dit.views.plots import token_heatmap
 
-        token_heatmap(encoding).savefig(heatmap, dpi=110)
-        typer.echo(f"heatmap: {heatmap}")
+        figure = token_heatmap(encoding)
+        write_file(heatmap, lambda path: figure.savefig(path, dpi=110, format=heatmap.suffix[1:]))
+        say(f"heatmap: {heatmap}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .messages import say
 from .options import only, with_options
 from .parameters import API, SHORT_OPTIONS, Device, Model
 
@@ -39,8 +40,8 @@ def info(
     from llm_dit.generation.memory import advice, available_bytes, choose_plan, memory_plans, plan_table
 
     for package in ("llm-dit", "torch", "transformers", "diffusers", "accelerate"):
-        typer.echo(f"{package}: {version(package)}")
-    typer.echo(f"device: {best_device()}, {torch.get_num_threads()} threads")
+        say(f"{package}: {version(package)}")
+    say(f"device: {best_device()}, {torch.get_num_threads()} threads")
     device = torch.device("cuda") if vram else best_device()
     available = round(vram * 2**30) if vram else available_bytes(device)
     model, memory, dtype = (
@@ -49,13 +50,13 @@ def info(
     plans = memory_plans(model, device, best_dtype(dtype, device), available=available, **given)
     plan = choose_plan(plans, memory)
     table = plan_table(plans).to_string(float_format="{:.1f}".format, na_rep="–")
-    typer.echo(
+    say(
         f"\n{model} with {available / 2**30:.1f} GiB; GiB at most in each phase, with what torch itself takes:\n"
         f"{table}\n\n{plan!r}"
     )
     if plan.fits:
         return
-    typer.echo(f"\nmemory={plan.memory!r} does not fit; {advice(plans)}.")
+    say(f"\nmemory={plan.memory!r} does not fit; {advice(plans)}.")
     raise typer.Exit(1)
 
 # %% ../../nbs/cli/10_environment.ipynb #3d15d81c
@@ -126,8 +127,8 @@ def smoke_test(model: Model = "tiny", device: Device = None) -> None:
     failed, state = False, dict(model=model, device=device)
     for name, check in _CHECKS.items():
         try:
-            typer.echo(f"ok    {name}: {check(state)}")
+            say(f"ok    {name}: {check(state)}")
         except Exception as e:  # a smoke test reports whatever goes wrong and goes on to the next part
             failed = True
-            typer.echo(f"FAIL  {name}: {type(e).__name__}: {e}")
+            say(f"FAIL  {name}: {type(e).__name__}: {e}")
     raise typer.Exit(int(failed))

@@ -14,7 +14,7 @@ import typer
 
 from .checks import check_image, check_outputs, check_text, open_image, parse_loras
 from .loading import load_pipeline
-from .messages import error_sentence
+from .messages import error_sentence, say
 from .options import with_options
 from .parameters import API, SHORT_OPTIONS, Lora, Prompts, StartImage
 
@@ -45,7 +45,7 @@ def generate(
     options = {name: value for name, value in given.items() if name in {**API["image"], **API["text"]}}
     made = pipe(list(prompt), image=start, progress=sys.stderr.isatty(), **options)
     for path in _save(made, outputs):
-        typer.echo(f"picture: {path}")
+        say(f"picture: {path}")
 
 # %% ../../nbs/cli/05_images.ipynb #b75ca1f3
 def _save(made: Any, outputs: list[Path]) -> list[Path]:
@@ -77,7 +77,7 @@ def reproduce(
         raise FileNotFoundError(f"There is no file {file}; expected an image that llm-dit saved.")
     recipe = Recipe.from_image(file)
     if code:
-        return typer.echo(recipe.to_code())
+        return say(recipe.to_code())
     check_outputs([output], 1)
     loras, start = _loras_for(recipe, lora), open_image(image)
     conditioned = _read_encoding(encoding)
@@ -91,7 +91,7 @@ def reproduce(
             f"{error_sentence(e)} The recipe names the model {recipe.model!r}; give --model if it is elsewhere."
         ) from e
     made = pipe.reproduce(recipe, image=start, encoding=conditioned, progress=sys.stderr.isatty())
-    typer.echo(f"picture: {made.save(output)[0]}, {'the same' if _same_pixels(made, file) else 'other'} pixels")
+    say(f"picture: {made.save(output)[0]}, {'the same' if _same_pixels(made, file) else 'other'} pixels")
 
 # %% ../../nbs/cli/05_images.ipynb #b3ffa766
 def _read_encoding(path: Path | None) -> Any:
@@ -128,5 +128,7 @@ def _same_pixels(made: Any, file: Path) -> bool:
 
     from PIL import Image
 
-    again, before = Image.open(BytesIO(made.to_bytes(file.suffix)[0])), Image.open(file)
+    from llm_dit.core.opening import open_image as image_of
+
+    again, before = Image.open(BytesIO(made.to_bytes(file.suffix)[0])), image_of(file)
     return again.convert("RGB").tobytes() == before.convert("RGB").tobytes()

@@ -14,6 +14,7 @@ import typer
 
 from .options import with_options
 from .parameters import API, SHORT_OPTIONS
+from ..core.files import write_file
 
 # %% ../../nbs/cli/08_playground.ipynb #9ee8c929
 @with_options({"Model": API["loading"]}, SHORT_OPTIONS)
@@ -38,7 +39,7 @@ def playground(
     BackendConfig(**{name: value for name, value in given.items() if name in API["config"]})
     with TemporaryDirectory(prefix="llm_dit_playground_", ignore_cleanup_errors=True) as folder:
         notebook = Path(folder, "playground.ipynb")
-        notebook.write_text(_playground_notebook(given), encoding="utf-8")
+        write_file(notebook, _playground_notebook(given).encode())
         chosen = [f"--port={port}"] if port else []
         chosen += ["--no-browser"] if no_browser else []
         chosen += ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []

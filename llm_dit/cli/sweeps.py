@@ -13,8 +13,10 @@ import typer
 
 from .checks import check_writable
 from .loading import load, load_pipeline
+from .messages import say
 from .options import with_options
 from .parameters import API, SHORT_OPTIONS
+from ..core.files import write_file
 
 # %% ../../nbs/cli/07_sweeps.ipynb #243cadb3
 @with_options({"Run": API["run"], "Ray (with --executor ray)": API["ray"], "Model": API["loading"]}, SHORT_OPTIONS)
@@ -26,6 +28,7 @@ def sweep(
 ) -> None:
     "Compute all cells of a sweep; started again after an interruption, it goes on. Exit code 1 if a cell failed."
     check_writable(table)
+    from llm_dit.studies.results import csv_of
     from llm_dit.studies.store import Store
     from llm_dit.studies.sweep import Sweep
 
@@ -36,10 +39,10 @@ def sweep(
     results = _run(asked, kept, given)
     rows = results.table
     if table:
-        rows.to_csv(table, index=False)
-    typer.echo(repr(results))
+        write_file(table, csv_of(rows).encode())
+    say(repr(results))
     for error, count in rows.error.value_counts().items():
-        typer.echo(f"{count} × {error}", err=True)
+        say(f"{count} × {error}", err=True)
     raise typer.Exit(int(rows.error.notna().any()))
 
 

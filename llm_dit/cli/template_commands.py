@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from .messages import say
+
 # %% ../../nbs/cli/09_template_commands.ipynb #46f4c38a
 def list_templates(context: typer.Context) -> None:
     "List the templates: the shipped ones, and over them those of the folders in LLM_DIT_TEMPLATES."
@@ -20,11 +22,11 @@ def list_templates(context: typer.Context) -> None:
 
     registry = TemplateRegistry.layered()
     for category, members in registry.by_category().items():
-        typer.echo(f"{category}:")
+        say(f"{category}:")
         for template in members:
-            typer.echo(f"  {template.name:28} {template.description}")
+            say(f"  {template.name:28} {template.description}")
     for error in registry.errors.values():
-        typer.echo(f"broken: {error}", err=True)
+        say(f"broken: {error}", err=True)
 
 
 def show_template(name: Annotated[str, typer.Argument(help="Name of a template, or a Markdown file.")]) -> None:
@@ -33,11 +35,11 @@ def show_template(name: Annotated[str, typer.Argument(help="Name of a template, 
     from llm_dit.prompts.templates import TemplateRegistry
 
     template = load_template(name) if name.endswith(".md") else TemplateRegistry.layered()[name]
-    typer.echo(f"{template.name} ({template.category}): {template.description}\n\n{template.system_prompt}")
+    say(f"{template.name} ({template.category}): {template.description}\n\n{template.system_prompt}")
     if template.thinking_content:
-        typer.echo(f"\nthink block:\n{template.thinking_content}")
+        say(f"\nthink block:\n{template.thinking_content}")
     for example in template.examples:
-        typer.echo(f"\nfor example: {example}")
+        say(f"\nfor example: {example}")
 
 
 def search_templates(words: Annotated[list[str], typer.Argument(help="For example: neon night.")]) -> None:
@@ -45,7 +47,7 @@ def search_templates(words: Annotated[list[str], typer.Argument(help="For exampl
     from llm_dit.prompts.templates import TemplateRegistry
 
     for template in TemplateRegistry.layered().search(" ".join(words)):
-        typer.echo(f"{template.name:28} {template.description}")
+        say(f"{template.name:28} {template.description}")
 
 # %% ../../nbs/cli/09_template_commands.ipynb #6aec7e36
 def lint_templates(
@@ -58,5 +60,5 @@ def lint_templates(
     from llm_dit.prompts.template_lint import lint
 
     report = lint(*folder or ())
-    typer.echo(report.to_json() if as_json else report)
+    say(report.to_json() if as_json else report)
     raise typer.Exit(int(not report.ok))

@@ -19,8 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _AttentionBackendRegistry,
+    _check_attention_backend_requirements,
+    _maybe_download_kernel_for_backend,
+)
 
+from ..encoding.library_turn import library_turn
 from .undo import undone_on_error
 
 # %% ../../nbs/generation/15_acceleration.ipynb #f7c0feb0
@@ -55,7 +61,7 @@ def apply_speed_options(
     compile: bool,  # the blocks of the transformer, each kind once
 ) -> None:
     "Set up a pipeline's transformer as checked options say: wholly, or not at all."
-    with undone_on_error(pipe):
+    with library_turn(), undone_on_error(pipe):
         if attention_backend is not None:
             _set_attention(pipe.transformer, attention_backend)
         if cache_threshold is not None:
@@ -65,14 +71,20 @@ def apply_speed_options(
 
 # %% ../../nbs/generation/15_acceleration.ipynb #da30b24e
 def _set_attention(transformer, name):
-    "Choose the attention of this transformer; diffusers' global default, which other pipelines use, is left alone."
-    usual = _AttentionBackendRegistry.get_active_backend()[0]
+    """Choose the attention of this transformer alone.
+
+    `set_attention_backend` of diffusers also changes the default of all others, which may be drawing.
+    """
+    backend = AttentionBackendName(name.lower())
     try:
-        transformer.set_attention_backend(name)
+        _check_attention_backend_requirements(backend)
+        _maybe_download_kernel_for_backend(backend)
     except (ValueError, RuntimeError, ImportError) as e:
         raise ValueError(f"attention_backend={name!r} cannot be used here: {e}") from None
-    finally:
-        _AttentionBackendRegistry.set_active_backend(usual)
+    for module in transformer.modules():
+        processor: Any = getattr(module, "processor", None)
+        if hasattr(processor, "_attention_backend"):
+            processor._attention_backend = backend
 
 
 def attention_of(

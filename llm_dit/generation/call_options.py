@@ -153,7 +153,7 @@ def as_encoding(
         raise ValueError(f"{name} is empty; give at least one (tokens, dim) tensor.")
     rows = [x.float() if x.dtype == torch.float64 else x for x in rows]
     unknown = {
-        "input_ids": [torch.full((len(x),), -1) for x in rows],
+        "input_ids": [torch.full((len(x),), -1, dtype=torch.int64) for x in rows],
         "tokens": [[""] * len(x) for x in rows],
         "texts": [""] * len(rows),
     }

@@ -39,7 +39,16 @@ def check_length(
     spec: PipelineSpec,  # of the family
     config: Mapping[str, Any],  # of the transformer
 ) -> None:
-    "Raise a `PromptTooLongError` if a prompt has more tokens than the transformer has positions."
+    """Raise a `PromptTooLongError` if a prompt has more tokens than the transformer has positions.
+
+    `ValueError` if its rows are of another width than the transformer takes.
+    """
+    width = config[spec.text_width]
+    if wrong := next((x.shape[1] for x in encoding.embeddings if x.shape[1] != width), None):
+        raise ValueError(
+            f"An embedding has rows of {wrong} numbers, and this transformer takes {width} ({spec.text_width}); give "
+            "one that an encoder of this family made."
+        )
     longest, limit = max(map(len, encoding.embeddings)), spec.max_text_tokens(config)
     if longest > limit:
         raise PromptTooLongError(

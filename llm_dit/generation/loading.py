@@ -19,19 +19,19 @@ from typing import Any, cast
 import diffusers
 
 from ..core.errors import check_known, one_line
-from ..encoding.backends import TransformersBackend
 from ..encoding.components import without_idle_revision
 from ..encoding.devices import best_device, best_dtype
 from ..encoding.encoder import TextEncoder
 from ..encoding.fingerprints import PartFingerprint
-from ..encoding.model_files import check_path, find_family, hub_folder, resolve_model
-from ..encoding.protocols import BackendConfig, FreeableBackend, TextEncoderBackend
+from ..encoding.library_turn import library_turn
+from ..encoding.model_files import check_path, find_family, hub_folder, part_files, resolve_model
+from ..encoding.protocols import BackendConfig, FreeableBackend, TextEncoderBackend, is_reloadable
 from ..families.family import Family
 from ..families.registry import USUAL
 from .acceleration import check_speed_options
 from .memory import PARTS, MemoryPlan, available_bytes, choose_plan, memory_plans
 from .model_parts import check_given, find_model, load_part
-from .part_fingerprints import part_files, watch_parts
+from .part_fingerprints import watch_parts
 from .placement import place
 
 # %% ../../nbs/generation/18_loading.ipynb #892f3e3a
@@ -86,7 +86,7 @@ def check_reloadable(
 ) -> None:
     "Raise a `ValueError` if a part of a pipeline is not from files that can be read again."
     loaded = [part for part in PARTS if not isinstance(getattr(given, part, None), (str, Path, type(None)))]
-    if not given or not isinstance(backend, TransformersBackend):
+    if not given or not is_reloadable(backend):
         loaded = loaded or ["text_encoder"]
     if loaded:
         raise ValueError(
@@ -123,16 +123,17 @@ def _assemble(path, config, dtype, spec, transformer, vae):
     """
     pipeline = getattr(diffusers, spec.pipelines[0])
     try:
-        return pipeline.from_pretrained(
-            path,
-            text_encoder=None,
-            tokenizer=None,
-            dtype=dtype,
-            transformer=transformer,
-            vae=vae,
-            use_safetensors=True,
-            **config.hub_options(),
-        )
+        with library_turn():
+            return pipeline.from_pretrained(
+                path,
+                text_encoder=None,
+                tokenizer=None,
+                dtype=dtype,
+                transformer=transformer,
+                vae=vae,
+                use_safetensors=True,
+                **config.hub_options(),
+            )
     except Exception as e:  # of many kinds
         reason = one_line(e)
         raise ValueError(
@@ -191,7 +192,8 @@ def load_parts(
     }
     pipe = _assemble(path, config, dtype, spec, **loaded)
     fingerprints = watch_parts(pipe, encoder, reading, streamed=plan.memory == "low" and device.type == "cpu")
-    place(pipe, plan, device)
+    with library_turn():
+        place(pipe, plan, device)
     quantization = config.quantization if "transformer" in sources else None
     return LoadedParts(encoder, pipe, family, plan, config, quantization, fingerprints, replace(given, config=config))
 

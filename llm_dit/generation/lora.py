@@ -23,6 +23,7 @@ import torch
 from diffusers.hooks.group_offloading import _is_group_offload_enabled
 
 from ..core.errors import caller_level, first_line
+from ..encoding.library_turn import library_turn
 from .lora_files import LoraWeights, read_lora
 from .lora_names import linear_layers
 from .lora_sources import find_lora, lora_hash, lora_name, lora_weight
@@ -75,7 +76,7 @@ def _plain_lokr(weights, layers):
         layer = layers[name.removeprefix("transformer.")]
         outputs, inputs = factorization(layer.out_features, -1), factorization(layer.in_features, -1)
         for k in (0, 1):
-            plain[f"{name}.lokr_w{k + 1}"] = torch.zeros(outputs[k], inputs[k])
+            plain[f"{name}.lokr_w{k + 1}"] = torch.zeros(outputs[k], inputs[k], dtype=torch.float32)
     return plain
 
 
@@ -154,9 +155,9 @@ class LoraStack:
         again = str(file.resolve()) if Path(source).expanduser().exists() else str(source)
         adapter = adapter_name(name, adapters_on(self.pipe.transformer))
         lora = LoadedLora(name, again, weight, read.type, lora_hash(file), adapter)
-        with undone_on_error(self, self.pipe):
+        with library_turn(), undone_on_error(self, self.pipe):
             put_lora(self.pipe, read, lora.adapter)
-            self.loaded[name] = lora
+            self.loaded = {**self.loaded, name: lora}
             self._apply_weights()
         if read.left_out:
             warnings.warn(
@@ -174,8 +175,9 @@ class LoraStack:
         "Take a LoRA off again; the transformer is then as it was before."
         self._check_known(name)
         gone = [name] if name is not None else list(self.loaded)
-        with undone_on_error(self, self.pipe):
-            adapters = [self.loaded.pop(each).adapter for each in gone]
+        with library_turn(), undone_on_error(self, self.pipe):
+            adapters = [self.loaded[each].adapter for each in gone]
+            self.loaded = {each: lora for each, lora in self.loaded.items() if each not in gone}
             if self.loaded:
                 self.pipe.delete_adapters(adapters)
                 self._apply_weights()
@@ -190,8 +192,8 @@ class LoraStack:
         "Change how strongly a loaded LoRA acts."
         self._check_known(name)
         weight = lora_weight(weight)
-        with undone_on_error(self, self.pipe):
-            self.loaded[name] = replace(self.loaded[name], weight=weight)
+        with library_turn(), undone_on_error(self, self.pipe):
+            self.loaded = {**self.loaded, name: replace(self.loaded[name], weight=weight)}
             self._apply_weights()
 
     def _check_new(self, source, weight, name):

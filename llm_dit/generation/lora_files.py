@@ -12,7 +12,6 @@ from ..core.versions import require
 require("torch", "diffusers")  # before they are imported
 
 # %% ../../nbs/generation/07_lora_files.ipynb #a4c5471d
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, cast
 import torch
 from safetensors import safe_open
 
+from ..core.opening import parse_json
 from ..encoding.weight_files import IncompleteModelError, read_json, safetensors_header
 from llm_dit.generation.lora_names import (
     LoraLayer,
@@ -34,6 +34,9 @@ from llm_dit.generation.lora_names import (
 
 # %% ../../nbs/generation/07_lora_files.ipynb #8996d98a
 _LARGEST = torch.finfo(torch.float32).max
+_LARGEST_FACTOR = (
+    2**26
+)  # numbers in a factor of a LoKr that is itself a product: more than a layer of 8,192 × 8,192 has
 #: Starts of a LoRA, by peft's names, that also change the weights under it: its matrices belong to those.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -107,7 +110,7 @@ def _read_config(file: Path, metadata: dict[str, str] | None, source: str) -> _A
     beside = file.with_name("adapter_config.json")
     try:
         if text is not None:
-            noted = json.loads(text)
+            noted = parse_json(text)
             values = {
                 name.removeprefix("transformer."): value
                 for name, value in noted.items()
@@ -145,7 +148,8 @@ def _as_matrix(name: str, tensor: torch.Tensor, kind: str, source: str) -> torch
         raise ValueError(f"{source}: {name} has NaN or infinite numbers; the file is damaged.")
     if kind == "alpha":
         if tensor.numel() != 1 or tensor.item() <= 0:
-            raise ValueError(f"{source}: {name} is {tensor.tolist()}; expected one positive number.")
+            found = tensor.item() if tensor.numel() == 1 else f"of the shape {tuple(tensor.shape)}"
+            raise ValueError(f"{source}: {name} is {found}; expected one positive number.")
     elif tensor.ndim != 2 or not tensor.numel():
         raise ValueError(f"{source}: {name} has the shape {tuple(tensor.shape)}; expected a matrix.")
     return tensor
@@ -204,6 +208,10 @@ def _lokr_pair(layer, matrices, config, source):
             factors.append(matrices[name])
             continue
         a, b = matrices[f"{name}_a"], matrices[f"{name}_b"]
+        if len(a) * b.shape[1] > _LARGEST_FACTOR:
+            raise ValueError(
+                f"{source}: lokr_{name} of {layer} would have {len(a)} × {b.shape[1]} numbers; the file is damaged."
+            )
         if a.shape[1] != b.shape[0]:
             raise ValueError(
                 f"{source}: lokr_{name}_a and lokr_{name}_b of {layer} have ranks {a.shape[1]} and {b.shape[0]}; the "
@@ -247,7 +255,10 @@ def _split_lokr(pair, layer):
     if all(size.is_integer() for size in sizes):
         parts = [(rows.contiguous(), w2) for rows in w1.split([int(size) for size in sizes])]
     else:
-        parts = [(torch.ones(1, 1), rows.contiguous()) for rows in torch.kron(w1, w2).split(layer.outputs)]
+        parts = [
+            (torch.ones(1, 1, dtype=torch.float32), rows.contiguous())
+            for rows in torch.kron(w1, w2).split(layer.outputs)
+        ]
     for name, (first, second) in zip(layer.names, parts, strict=True):
         yield name, {"lokr_w1": first, "lokr_w2": second}
 

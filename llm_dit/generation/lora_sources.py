@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
+from ..core.opening import open_file
 from ..core.values import as_float
 from ..encoding.model_files import HUB_ERRORS
 
@@ -102,7 +103,7 @@ def lora_hash(
     without its header.
     """
     digest = hashlib.sha256()
-    with open(file, "rb") as opened:
+    with open_file(file) as opened:
         opened.seek(8 + int.from_bytes(opened.read(8), "little"))
         while block := opened.read(1 << 20):
             digest.update(block)

@@ -23,7 +23,7 @@ from ..core.errors import show_value
 from ..core.values import as_float, as_int
 from ..encoding.finite import NonFiniteError, is_finite
 from ..encoding.output import EncodingOutput, concatenate
-from ..encoding.protocols import FreeableBackend
+from ..encoding.protocols import FreeableBackend, can
 from .call import CallArguments, CheckedCall, image_size, steps_and_guidance, warn_of_no_effect
 from .call_options import as_negatives, start_image
 from .denoising import Clock, StepLoop, denoise_batches, make_batches, steps_that_run
@@ -185,7 +185,7 @@ def make_images(
     spec = model.family.drawing()
     check_length(encoding, spec, model.pipe.transformer.config)
     negatives = _encode_negatives(model, call)
-    if model.plan and model.plan.frees_encoder and isinstance(model.encoder.backend, FreeableBackend):
+    if model.plan and model.plan.frees_encoder and can(model.encoder.backend, FreeableBackend):
         model.encoder.backend.free()
     clock.lap("encode")
     batches = make_batches(call.wanted, encoding, call.batch_size, spec.row_multiple)

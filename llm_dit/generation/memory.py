@@ -12,7 +12,6 @@ from ..core.versions import require
 require("torch", "transformers", "diffusers")  # before they are imported
 
 # %% ../../nbs/generation/04_memory.ipynb #c0f7abda
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,9 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
 from ..core.errors import caller_level, one_line
+from ..encoding.components import forget_choices
 from ..encoding.devices import QUANTIZATIONS
+from ..encoding.library_turn import library_turn
 from llm_dit.encoding.model_files import (
     check_path,
     check_pipeline,
@@ -58,7 +59,7 @@ def model_configs(
     check_path(path)
     shipped = published_configs().get(path) if not hub.get("revision") else None
     if shipped:
-        return {part: json.loads((shipped / part / "config.json").read_text()) for part in PARTS}
+        return {part: read_json(shipped / part / "config.json") for part in PARTS}
     subfolder, family = component_subfolders(path, **hub)[1], USUAL
     if subfolder:
         index = (
@@ -133,10 +134,11 @@ def empty_part(
     hidden_layer: int,  # the hidden state that will be read: layers above it are left out
 ) -> torch.nn.Module:  # on the meta device
     "Return a part of a model in its real shape, without numbers."
-    with torch.device("meta"):
+    with library_turn(), torch.device("meta"):
         if part != "text_encoder":
             return getattr(diffusers, config["_class_name"]).from_config(config)
         language_model: Any = AutoConfig.for_model(**config)
+        forget_choices(language_model)
         language_model.num_hidden_layers = layers_needed(hidden_layer, language_model.num_hidden_layers)
         if getattr(language_model, "layer_types", None):
             language_model.layer_types = language_model.layer_types[: language_model.num_hidden_layers]

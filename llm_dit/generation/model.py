@@ -11,6 +11,8 @@ from ..core.versions import require
 require("torch", "transformers", "diffusers")  # before they are imported
 
 # %% ../../nbs/generation/19_model.ipynb #1b5aa16c
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,10 +66,29 @@ class LoadedModel:
     quantization: str | None  # how the transformer was quantised
     defaults: GenerationDefaults  # steps and guidance of a call that does not say them
     _loras: LoraStack
-    _cancelled: Event  # set to stop the running call
+    _running: list[Event]  # of the calls that run, one in the callback of the other; set to stop them
     _turn: Any  # held by the call that runs
     _loaded_with: LoadingArguments | None  # None if it was put together from parts
     _fingerprints: dict[str, PartFingerprint] | None  # by part; None until they are asked for
+
+    @contextmanager
+    def _own_turn(self) -> Iterator[Event]:
+        "Have the turn for one call, and yield what stops it."
+        with self._turn:
+            before, cancelled = [*self._running], Event()
+            try:
+                self._running.append(cancelled)
+                yield cancelled
+            finally:
+                self._running[:] = before
+
+    def cancel(self) -> None:
+        """Stop the running call after its present step, from another thread or its callback.
+
+        It ends in a `GenerationInterrupted`. A call that a callback makes afterwards is another one.
+        """
+        for cancelled in [*self._running]:
+            cancelled.set()
 
     @property
     def default_size(self) -> int:
@@ -85,7 +106,8 @@ class LoadedModel:
     @scheduler.setter
     def scheduler(self, scheduler: Any) -> None:
         check_scheduler(scheduler, linear_sigmas(8))
-        self.pipe.scheduler = scheduler
+        with self._turn:
+            self.pipe.scheduler = scheduler
 
     @property
     def transformer(self) -> torch.nn.Module:

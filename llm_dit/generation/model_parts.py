@@ -28,6 +28,8 @@ from diffusers.loaders.single_file_utils import (
 from ..core.errors import first_line, one_line
 from ..encoding.devices import quantization_options
 from ..encoding.finite import refuse_non_finite
+from ..encoding.gguf_files import gguf_header
+from ..encoding.library_turn import library_turn
 from ..encoding.model_files import check_path, check_pipeline, config_folders, hub_folder, resolve_model
 from ..encoding.protocols import BackendConfig
 from ..encoding.stored_weights import check_unread, float8_block, is_read_here, is_scaled, read_weights
@@ -37,6 +39,7 @@ from llm_dit.encoding.weight_files import (
     check_component,
     check_file_dtypes,
     check_loaded,
+    check_scheduler,
     check_weights,
     read_json,
     weight_files,
@@ -67,8 +70,12 @@ def find_model(
             f"{path} has no model_index.json; expected a folder in diffusers' layout with transformer/, vae/ and "
             "scheduler/."
         )
-    check_pipeline(path, read_json(folder / "model_index.json"), only)
-    read_json(folder / "scheduler" / "scheduler_config.json")
+    index = read_json(folder / "model_index.json")
+    check_pipeline(path, index, only)
+    scheduler = getattr(diffusers, str(index["scheduler"][1]), None)
+    if not isinstance(scheduler, type) or not issubclass(scheduler, diffusers.SchedulerMixin):
+        raise ValueError(f"{path} has the scheduler {index['scheduler'][1]!r:.60}; expected one of diffusers.")
+    check_scheduler(folder / "scheduler" / "scheduler_config.json")
     for part in parts:
         check_component(folder / part)
         _is_scaled(folder / part)
@@ -225,6 +232,7 @@ def _dequantize_all_but_linear(module, dtype):
 
 def _read_gguf(file):
     "Return the tensors of a GGUF file; one sentence if it is damaged."
+    gguf_header(file)
     try:
         return cast(dict[str, torch.Tensor], load_single_file_checkpoint(str(file)))
     except Exception as e:  # gguf raises many kinds
@@ -257,14 +265,16 @@ def load_part(
     path = resolve_model(source)
     check_path(path)
     if Path(path).is_file():
-        return _load_file(part, Path(path), config, dtype, like, family)
+        with library_turn():
+            return _load_file(part, Path(path), config, dtype, like, family)
     path = hub_folder(path, [part], **config.hub_options())
     folder = Path(path) if (Path(path) / "config.json").is_file() else Path(path, part)
     check_component(folder)
-    if _is_scaled(folder):
-        return _load_scaled(part, folder, config, dtype, family.drawing())
-    subfolder = "" if folder == Path(path) else part
-    return _load_with_diffusers(part, path, subfolder, config, dtype, device, family.drawing())
+    subfolder, spec = "" if folder == Path(path) else part, family.drawing()
+    with library_turn():
+        if _is_scaled(folder):
+            return _load_scaled(part, folder, config, dtype, spec)
+        return _load_with_diffusers(part, path, subfolder, config, dtype, device, spec)
 
 
 def _load_file(part, file, config, dtype, like, family):

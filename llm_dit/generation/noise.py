@@ -30,7 +30,12 @@ def draw_latents(
         if not -(2**63) <= seed < 2**64:
             raise ValueError(f"seed={seed}: expected a number of 64 bits, from {-(2**63)} to {2**64 - 1}.")
     shape = (1, channels, height // 8, width // 8)
-    return torch.cat([torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds])
+    return torch.cat(
+        [
+            torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu", dtype=torch.float32)
+            for seed in seeds
+        ]
+    )
 
 # %% ../../nbs/generation/13_noise.ipynb #1d885c58
 def draw_from(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, RLock
+from threading import RLock
 from typing import Any, Self
 
 import torch
@@ -73,7 +73,7 @@ class ImagePipeline(LoadedModel):
         self.plan, self.cache_threshold, self.quantization = plan, cache_threshold, quantization
         self.device = pipe._execution_device
         self.defaults = generation_defaults(pipe.scheduler, self.family.drawing())
-        self._loras, self._cancelled, self._turn = LoraStack(pipe), Event(), RLock()
+        self._loras, self._running, self._turn = LoraStack(pipe), [], RLock()
         self._loaded_with, self._fingerprints = None, None
         apply_speed_options(pipe, attention_backend, cache_threshold, compile)
 
@@ -118,7 +118,8 @@ class ImagePipeline(LoadedModel):
             raise TypeError(
                 "This pipeline was put together from parts, so another process could not load it; use from_pretrained."
             )
-        return _load_again, (type(self), self._loaded_with, list(self._loras.loaded.values()), self.scheduler)
+        with self._turn:
+            return _load_again, (type(self), self._loaded_with, list(self._loras.loaded.values()), self.scheduler)
 
     def __repr__(self) -> str:
         config = self.pipe.transformer.config
@@ -154,15 +155,15 @@ class ImagePipeline(LoadedModel):
         device, dtype = as_place(device, dtype, now)
         if (device, dtype) == now:
             return self
-        check_reloadable(self._loaded_with, self.encoder.backend)
         with self._turn:
+            check_reloadable(self._loaded_with, self.encoder.backend)
             self._become(_moved(self, device, dtype))
         return self
 
     def _become(self, moved):
         "Take over all that another pipeline holds, but its lock; the encoder stays the same object."
         self.encoder.backend = moved.encoder.backend
-        own = ("encoder", "_turn", "_cancelled")
+        own = ("encoder", "_turn", "_running")
         vars(self).update({name: value for name, value in vars(moved).items() if name not in own})
 
     # longer than a screen by its signature, which editors, the command line and the reference read
@@ -204,15 +205,10 @@ class ImagePipeline(LoadedModel):
         """
         given = CallArguments.of(locals())
         check_names(options, list(vars(given)))
-        call = check_call(self, given, options)
-        with self._turn:
-            self._cancelled.clear()
-            made = make_images(self, call, self._cancelled)
-        return made.generation(self.weights)
-
-    def cancel(self) -> None:
-        "Stop the running call after its present step, from another thread: it ends in a `GenerationInterrupted`."
-        self._cancelled.set()
+        with self._own_turn() as cancelled:
+            call = check_call(self, given, options)
+            made, weights = make_images(self, call, cancelled), self.weights
+        return made.generation(weights)
 
     def recipe_for(
         self,
@@ -232,7 +228,9 @@ class ImagePipeline(LoadedModel):
 
         `ValueError` if it cannot have this size, or the recipe could not be read again.
         """
-        return plan_recipe(self, encoding, CallArguments.of(locals() | {"prompt": encoding}))
+        given = CallArguments.of(locals() | {"prompt": encoding})
+        with self._turn:
+            return plan_recipe(self, encoding, given)
 
     def reproduce(
         self,
@@ -249,7 +247,9 @@ class ImagePipeline(LoadedModel):
         `ValueError` if an input that the recipe does not hold is missing or another one, or its text gives other
         tokens.
         """
-        return make_again(self, self, read_recipe(recipe), image, encoding, options)
+        recipe = read_recipe(recipe)
+        with self._turn:
+            return make_again(self, self, recipe, image, encoding, options)
 
     def load_lora(
         self,

@@ -25,7 +25,13 @@ def latent_colors(
 ) -> torch.Tensor:  # float32 `(channels + 1, 3)` on the CPU; the last row is a constant
     "A linear map from latents, as they are denoised, to RGB between -1 and 1. It is fitted once for each VAE."
     if vae not in _COLORS:
-        patches = 2 * torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) - 1
+        patches = (
+            2
+            * torch.rand(
+                4, 3, 8, 8, generator=torch.Generator("cpu").manual_seed(0), device="cpu", dtype=torch.float32
+            )
+            - 1
+        )
         pixels = interpolate(patches, scale_factor=32, mode="nearest")
         latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode().float().cpu()
         latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
@@ -37,7 +43,7 @@ def latent_colors(
 def _rows(latents):
     "`(pictures, channels, height, width)` to `(pixels, channels + 1)`, with a column of ones."
     rows = latents.movedim(1, -1).flatten(0, 2)
-    return torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+    return torch.cat([rows, torch.ones(len(rows), 1, device=rows.device, dtype=rows.dtype)], dim=1)
 
 # %% ../../nbs/generation/26_preview.ipynb #ab6ac313
 class LatentPreview:

@@ -20,6 +20,7 @@ from .. import __version__
 from ..core.errors import one_line
 from ..core.html import LABEL_COLORS
 from ..core.image_files import infotext, recipe_text
+from ..core.opening import UnsafeFileError, open_image, parse_json
 from ..core.values import as_path, is_local_path, short_name
 from ..families.registry import USUAL
 from .environment import installed_versions
@@ -251,7 +252,7 @@ class Recipe:
         `ValueError` if it is cut off, or fields are missing, unknown or of the wrong kind.
         """
         try:
-            said = json.loads(text)
+            said = parse_json(text)
             newer = isinstance(said, dict) and type(said.get("format")) is int and said["format"] > FORMAT
             if not newer:
                 return cls(**_migrated(said)).validate()
@@ -275,13 +276,14 @@ class Recipe:
             if isinstance(image, Image.Image):
                 text = recipe_text(image)
             else:
-                with Image.open(as_path(image, "image"), formats=["PNG", "JPEG", "WEBP", "TIFF"]) as opened:
+                with open_image(as_path(image, "image")) as opened:
                     text = recipe_text(opened)
         except (FileNotFoundError, IsADirectoryError, PermissionError):
             raise
-        except Exception:  # Pillow raises many kinds at a damaged file
+        except Exception as e:  # Pillow raises many kinds at a damaged file
+            reason = f" ({one_line(e)})" if isinstance(e, UnsafeFileError) else ""
             raise ValueError(
-                f"{image!s:.200} is not an image that can be read; expected one saved by llm-dit."
+                f"{image!s:.200} is not an image that can be read{reason}; expected one saved by llm-dit."
             ) from None
         name = getattr(image, "filename", "") or "This image" if isinstance(image, Image.Image) else image
         if text is None:

@@ -22,8 +22,8 @@ from PIL import Image
 
 from ..core.errors import caller_level
 from ..core.values import as_path
-from ..encoding.backends import TransformersBackend
 from ..encoding.output import EncodingOutput
+from ..encoding.protocols import is_reloadable
 from .call_options import start_image
 from .hashes import hash_ids, hash_image, hash_tensor
 from .model import LoadedModel
@@ -121,7 +121,7 @@ def conditioning_of(
     backend = model.encoder.backend
     limits = {name: getattr(recipe, name) for name in ("max_length", "on_overflow")}
     own = {"max_length": backend.max_length, "on_overflow": overflow_mode(backend)}
-    if limits != own and isinstance(backend, TransformersBackend):
+    if limits != own and is_reloadable(backend):
         backend = backend.replace(**limits)
     encoding = backend.encode([recipe.formatted()], hidden_layer=recipe.hidden_layer)
     if (found := hash_ids(encoding.input_ids[0])) != recipe.input_ids_hash:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['linear_sigmas', 'flow_match_sigmas', 'adapt_scheduler', 'noise_generators', 'Schedule', 'image_shift',
-           'check_scheduler', 'scheduler_shift', 'scheduler_record']
+           'check_scheduler', 'check_use', 'scheduler_shift', 'scheduler_record']
 
 # %% ../../nbs/generation/11_schedule.ipynb #a0e5928d
 from ..core.versions import require
@@ -82,7 +82,7 @@ def noise_generators(
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     for generator in generators:
         for _ in range(2):
-            torch.randn(1, *shape[1:], generator=generator)
+            torch.randn(1, *shape[1:], generator=generator, device="cpu", dtype=torch.float32)
     return generators
 
 # %% ../../nbs/generation/11_schedule.ipynb #97d1c646
@@ -114,7 +114,7 @@ def check_scheduler(
 ) -> Schedule:
     "Return what a scheduler does with these levels; `ValueError` if it cannot take noise to an image."
     name = type(scheduler).__name__
-    _check_use(scheduler, len(sigmas), custom, image)
+    check_use(scheduler, len(sigmas), custom, image)
     try:
         error, evaluations, draws_noise = _try_scheduler(scheduler, sigmas, mu)
     except Exception as e:  # each class raises other kinds
@@ -130,7 +130,12 @@ def check_scheduler(
     )
 
 # %% ../../nbs/generation/11_schedule.ipynb #773c4620
-def _check_use(scheduler, steps, custom, image):
+def check_use(
+    scheduler: Any,  # any scheduler of diffusers
+    steps: int,  # evaluations of the transformer
+    custom: bool = False,  # whether the caller chose the levels
+    image: bool = False,  # whether an image is started from
+) -> None:
     "Raise a `ValueError` if a scheduler cannot be used with so many steps, own noise levels, or an image."
     name = type(scheduler).__name__
     most = scheduler.config.get("num_train_timesteps", 1000)
@@ -167,7 +172,9 @@ def _try_scheduler(scheduler, sigmas, mu):
     """Return how far from a known image a scheduler ends that is given the true velocity, how many evaluations it
     took, and whether it drew noise.
     """
-    noise, image = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    noise, image = torch.randn(
+        2, 1, 1, 2, 2, generator=torch.Generator("cpu").manual_seed(0), device="cpu", dtype=torch.float32
+    )
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()
     own, latents = adapt_scheduler(scheduler, [generator]), noise

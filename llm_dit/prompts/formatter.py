@@ -16,6 +16,7 @@ from typing import Literal, cast
 
 from ..core.errors import caller_level
 from ..core.html import label_classes, span, styled
+from ..core.limits import LIMITS
 from .conversation import Conversation, Message, Role
 from .foreign_syntax import warn_of_foreign_syntax
 
@@ -269,6 +270,7 @@ def format_prompt(
     is left open, and nothing can be added to it (`ValueError`).
     """
     _check_mode(special_tokens)
+    LIMITS.check("characters", len(prompt) if isinstance(prompt, str) else 0, "The number of characters of a prompt")
     given = {"system": system, "thinking": thinking, "assistant": assistant, "enable_thinking": enable_thinking}
     if conversation := _conversation(prompt):
         return _format_conversation(conversation, given, special_tokens, continue_final_message, foreign_syntax)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ..core.errors import first_line
+from ..core.opening import odd_yaml
 from .formatter import SPECIAL_TOKENS
 
 # %% ../../nbs/prompts/03_front_matter.ipynb #8809544c
@@ -57,40 +58,21 @@ def _split(text: str, path) -> tuple[str, str, int]:
     return found["front"], text[found.end() :], found.group().count("\n") + 1
 
 # %% ../../nbs/prompts/03_front_matter.ipynb #35100eb4
-_OPENING = (
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-)
-_CLOSING = yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken
+_ODD = {
+    "reference": "front matter uses a YAML reference (& or *), expected plain values: write the value out, or quote "
+    "it.",
+    "tag": "front matter uses a YAML tag (!), expected plain values: quote a text that begins with '!'.",
+    "depth": "front matter is nested ten levels deep, expected plain values: flatten it.",
+}
 
 
-def _check_tokens(tokens, path) -> None:
+def _check_plain(front: str, path) -> None:
     """Refuse references and deep nesting, with which a small file could take all memory, and tags, with which a value
     is not what it looks like.
     """
-    depth = 0
-    for token in tokens:
-        line = token.start_mark.line + 2
-        if isinstance(token, (yaml.AnchorToken, yaml.AliasToken)):
-            raise template_error(
-                path,
-                line,
-                "front matter uses a YAML reference (& or *), expected plain values: write the value out, or quote "
-                "it.",
-            )
-        if isinstance(token, yaml.TagToken):
-            raise template_error(
-                path,
-                line,
-                "front matter uses a YAML tag (!), expected plain values: quote a text that begins with '!'.",
-            )
-        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
-        if depth > 9:
-            raise template_error(
-                path, line, "front matter is nested ten levels deep, expected plain values: flatten it."
-            )
+    if odd := odd_yaml(front):
+        line, what = odd
+        raise template_error(path, line + 2, _ODD[what])
 
 # %% ../../nbs/prompts/03_front_matter.ipynb #9a5bcf19
 def _keys(node, path) -> dict[str, int]:
@@ -131,7 +113,7 @@ def _front_matter(front: str, path) -> tuple[dict, dict[str, int]]:
             "body.",
         )
     try:
-        _check_tokens(yaml.scan(front, Loader=_Loader), path)
+        _check_plain(front, path)
         loader = _Loader(front)
         node = loader.get_single_node()
         lines = _keys(node, path)

@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..core.errors import one_line
+from ..core.errors import CONTROL, one_line
 from ..core.files import write_file
+from ..core.opening import read_file
 from .formatter import resolve_thinking
 from .front_matter import TemplateError, read_front_matter, template_error
 
@@ -153,7 +154,7 @@ class Template(BaseModel):
                 lost,
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        return write_file(path, text)
+        return write_file(path, text, follow=False)
 
     def _text(self) -> str:
         "Front matter and body."
@@ -214,7 +215,17 @@ def _parse(raw: bytes, path: Path) -> Template:
     for mark, what in (("\ufeff", "a byte-order mark"), ("\r", "a Windows line end (CR)"), ("\0", "a zero byte")):
         if mark in text:
             refuse(raw.index(mark.encode()), f"has {what}, expected plain UTF-8 with line ends LF: save the file so.")
+    if found := CONTROL.search(text):
+        code = f"U+{ord(found[0]):04X}"
+        refuse(
+            len(text[: found.start()].encode()), f"has the control character {code}, expected plain text: take it out."
+        )
     values, lines, body = read_front_matter(text, path)
+    for key, value in values.items():
+        if found := CONTROL.search(str(value)):  # YAML spells them in quotes, such as "\\e"
+            code = f"U+{ord(found[0]):04X}"
+            message = f"{key} has the control character {code}, expected plain text: take it out."
+            raise template_error(path, lines[key], message, key)
     known = {"name": path.stem, "category": path.parent.name} | {
         key: value for key, value in values.items() if key in _KEYS
     }
@@ -233,7 +244,7 @@ def load_template(
     path = Path(path)
     try:
         _check_file(path)
-        raw = path.read_bytes()
+        raw = read_file(path, MAX_BYTES)
     except TemplateError:
         raise
     except OSError as e:

@@ -9,7 +9,7 @@ __all__ = ['TEXT_ARGUMENTS', 'PICTURE_ARGUMENTS', 'argument_value', 'plain_value
 import json
 from collections.abc import Iterable, Mapping
 from itertools import product
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,8 @@ from PIL import Image
 
 from ..core.errors import caller_level, nearest_name, one_line, show_value
 from ..core.files import write_file
+from ..core.limits import LIMITS
+from ..core.opening import read_yaml_file
 from ..core.values import as_bool, as_float, as_image, as_int, as_text, is_several
 from ..generation.hashes import hash_image
 from ..prompts.conversation import Conversation
@@ -172,7 +174,7 @@ def _axis_values(name, value):
         )
     if isinstance(value, (pd.Series, pd.Index)):
         value = [None if missing else one for one, missing in zip(value, value.isna())]
-    values = [argument_value(name, one) for one in value]
+    values = [argument_value(name, one) for one in LIMITS.listed("values", value, name)]
     if not values:
         raise ValueError(f"{name}=[]: there is nothing to vary; give at least one value.")
     return values
@@ -204,6 +206,8 @@ class SweepDefinition:
                 f"{' and '.join(f'{n} × {name}' for name, n in lengths.items())} cannot be zipped; give lists of one "
                 "length, or how='product'."
             )
+        total = prod(lengths.values()) if how == "product" else max(lengths.values(), default=1)
+        LIMITS.check("cells", total, "The number of cells")
         combined = product(*self.axes.values()) if how == "product" or not self.axes else zip(*self.axes.values())
         cells = [dict(zip(self.axes, values), **self.constants) for values in combined]
         self._cells = [{name: cell[name] for name in arguments} for cell in cells]
@@ -214,7 +218,7 @@ class SweepDefinition:
         cells: Iterable[Mapping[str, Any]],  # the arguments of each cell; the others have their usual values
     ) -> Self:
         "Define cells by an explicit list."
-        given = [dict(cell) for cell in cells]
+        given = [dict(cell) for cell in LIMITS.listed("cells", cells, "cells")]
         for cell in given:
             _check_names(cell)
         listed = [{name: argument_value(name, value) for name, value in cell.items()} for cell in given]
@@ -270,17 +274,21 @@ class SweepDefinition:
         cls,
         path: str | Path,  # a file that `to_yaml` or a person wrote
     ) -> Self:
-        "Read what is varied, by a safe loader."
+        """Read what is varied, by a safe loader.
+
+        `ValueError` if the file is no sweep, has references or tags, or more bytes than a file of many cells has.
+        """
         try:
-            said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
-            raise ValueError(f"{path} is no YAML: {one_line(e, None)}") from None
-        keys = set(said) if isinstance(said, dict) else set()
+            said = read_yaml_file(path)
+        except ValueError as e:
+            raise ValueError(f"{path} is no YAML of a sweep: {one_line(e, 300).rstrip('.')}.") from None
+        keys = {str(key) for key in said} if isinstance(said, dict) else set()
         cells = said["cells"] if keys == {"cells"} else None
         if isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells):
             return cls.of(cells)
         if "arguments" in keys <= {"how", "arguments"} and isinstance(said["arguments"], dict):
-            return cls(**{"how": said.get("how", "product"), **said["arguments"]})
+            _check_names([*map(str, said["arguments"])])
+            return cls(**said["arguments"], how=said.get("how", "product"))
         raise ValueError(
             f"{path} is no sweep; expected arguments: with a list for what is varied (and how: product or zip), or "
             "cells: with a list of them, as Sweep.to_yaml writes it."

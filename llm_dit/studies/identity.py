@@ -151,7 +151,9 @@ _OF_THE_TEXT = (
     "on_overflow",
     "weights",
 )
-_NO_TEXT = EncodingOutput([torch.zeros(1, 1)], [torch.zeros(1, dtype=torch.int64)], [[""]], [""], [()], 0, [False])
+_NO_TEXT = EncodingOutput(
+    [torch.zeros(1, 1, dtype=torch.float32)], [torch.zeros(1, dtype=torch.int64)], [[""]], [""], [()], 0, [False]
+)
 
 
 def picture_identity(

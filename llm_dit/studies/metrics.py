@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..core.errors import check_known
 from ..core.values import as_float, as_int, as_list
+from ..encoding.library_turn import library_turn
 from ..encoding.output import EncodingOutput, align_tokens
 from ..encoding.tokenizing import TruncationWarning
 
@@ -197,10 +198,11 @@ class CLIPScore:
         from transformers import AutoProcessor, CLIPModel
 
         if self._loaded is None:
-            self._loaded = (
-                CLIPModel.from_pretrained(self.model_id, use_safetensors=True, **self.options).eval(),
-                AutoProcessor.from_pretrained(self.model_id, **self.options),
-            )
+            with library_turn():
+                self._loaded = (
+                    CLIPModel.from_pretrained(self.model_id, use_safetensors=True, **self.options).eval(),
+                    AutoProcessor.from_pretrained(self.model_id, **self.options),
+                )
         return self._loaded
 
 # %% ../../nbs/studies/01_metrics.ipynb #1d86ac8f

@@ -8,6 +8,8 @@ __all__ = ['DEATHS_IN_A_ROW', 'RayExecutor', 'RayBackend']
 # %% ../../nbs/studies/08_scale.ipynb #e699cb7e
 import logging
 import os
+import secrets
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,20 +28,32 @@ if TYPE_CHECKING:
     import torch
 
 # %% ../../nbs/studies/08_scale.ipynb #8675bb1b
+def _keep_to_this_machine():
+    """Let a cluster that Ray starts here listen on this machine alone, and answer who knows a secret of this process.
+
+    Whoever reaches a cluster can run code on it. The first name is that of an older use: it chooses the loopback. Ray
+    reads all of them when it is imported, so that afterwards it is too late.
+    """
+    if "ray" in sys.modules:
+        return
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 def _connect(address):
     "Ray, with a cluster."
     if not find_spec("ray"):
         raise ValueError("Ray is not installed; install it with pip install 'llm-dit[ray]'.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {}
+    if not address and "RAY_ADDRESS" not in os.environ:
+        own = dict(include_dashboard=False, object_store_memory=2**27)
+        _keep_to_this_machine()
     import ray
 
     if ray.is_initialized():
         return ray
-    own: dict[str, Any] = (
-        dict(include_dashboard=False, object_store_memory=2**27)
-        if not address and "RAY_ADDRESS" not in os.environ
-        else {}
-    )
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except ConnectionError as e:

@@ -22,6 +22,7 @@ import pandas as pd
 from ..core.disk_store import DiskStore, is_key, sign_of_work
 from ..core.errors import caller_level
 from ..core.files import write_file
+from ..core.opening import JSON_BYTES, UnsafeFileError, open_file, parse_json
 from ..core.values import as_bool, as_path
 
 # %% ../../nbs/studies/00_store.ipynb #025560bb
@@ -66,8 +67,8 @@ def _names(identity, key):
 def _parsed(data):
     "Return a record; None where data are none."
     try:
-        record = json.loads(data)
-    except (ValueError, RecursionError):
+        record = parse_json(data)
+    except ValueError:
         return None
     if not isinstance(record, dict):
         return None
@@ -101,6 +102,8 @@ class Store:
         self.folder, self.durable = as_path(folder, "folder"), as_bool(durable, "durable")
         self._files = DiskStore(self.folder / "entries", ("json", *ENTRY_FILES), self.durable)
         self._index = self.folder / "index.jsonl"
+        for linked in filter(Path.is_symlink, (self._files.folder, self._index)):
+            raise UnsafeFileError(f"{linked} is a link, which a store does not follow; remove it.")
         try:
             self._files.folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -206,7 +209,7 @@ class Store:
     def refresh(self) -> None:
         "Read what was added to the index since the last time, also by other processes."
         try:
-            file = open(self._index, "rb")
+            file = open_file(self._index, follow=False)
         except FileNotFoundError:
             return
         with file:
@@ -214,12 +217,13 @@ class Store:
             if known != status.st_ino or start > status.st_size:
                 start = 0  # it is another file
             file.seek(start)
-            data = file.read()
-        end = data.rfind(b"\n") + 1  # another process may be writing the last line
-        for line in data[:end].splitlines():
-            if (record := _parsed(line)) is not None:
-                self._records[record["key"]] = record
-        self._read_until = status.st_ino, start + end
+            while (line := file.readline(JSON_BYTES)).endswith(b"\n"):  # another process may be writing the last one
+                start += len(line)
+                if (record := _parsed(line)) is not None:
+                    self._records[record["key"]] = record
+        if len(line) == JSON_BYTES:
+            self._report("The rest of the index", f"it has a line of more than {JSON_BYTES:,} bytes")
+        self._read_until = status.st_ino, start
 
     def rebuild(self) -> None:
         "Write the index anew from the entries."
@@ -260,7 +264,7 @@ class Store:
 
     def _append(self, data):
         "Add whole lines to the index with one call, which no other process can break into."
-        file = os.open(self._index, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        file = os.open(self._index, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             end = os.fstat(file).st_size
             if end and os.pread(file, 1, end - 1) != b"\n":

@@ -24,12 +24,13 @@ from PIL import Image
 
 from ..core.files import write_file
 from ..core.html import span, strip
+from ..core.opening import read_file
 from ..encoding.encoder import TextEncoder
 from ..encoding.output import EncodingOutput, align_tokens
 from ..generation.pipeline import ImagePipeline
 from ..generation.result import Generation
 from ..prompts.formatter import FormattedPrompt
-from ..prompts.template_files import Template
+from ..prompts.template_files import MAX_BYTES, Template
 from ..prompts.templates import TemplateRegistry
 
 # %% ../../nbs/views/02_playground_model.ipynb #669dde7f
@@ -172,7 +173,7 @@ def _restore(path: Path, before: bytes | None, new_folders: Sequence[Path]) -> N
     with suppress(OSError):
         if before is None:
             path.unlink(missing_ok=True)
-        elif path.read_bytes() != before:
+        elif read_file(path, MAX_BYTES) != before:
             write_file(path, before)
     with suppress(OSError):
         for folder in new_folders:
@@ -222,7 +223,7 @@ class TemplateShelf:
     ) -> Path:  # the file
         "Write a template and load it; if any of it fails, registry and disk are as before."
         path = self.folder / f"{template.name}.md"
-        before = path.read_bytes() if path.exists() else None
+        before = read_file(path, MAX_BYTES) if path.exists() else None
         new_folders = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         try:
             template.save(path)

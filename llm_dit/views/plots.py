@@ -273,7 +273,10 @@ def difference_heatmap(
     pairs = cast(list[tuple[Any, Any]], align_tokens(a, b))  # None for one of the two at most
     first, second = a.embedding.detach().float().cpu(), _same_width(b, a).detach().float().cpu()
     moved = torch.stack(
-        [second[j] - first[i] if None not in (i, j) else torch.zeros(first.shape[1]) for i, j in pairs]
+        [
+            second[j] - first[i] if None not in (i, j) else torch.zeros(first.shape[1], dtype=first.dtype)
+            for i, j in pairs
+        ]
     )
     shared = torch.tensor([None not in pair for pair in pairs])
     pooled, before, after = pool_dimensions(moved, columns), _names(a), _names(b)
